@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import IO
 
-from workers.engine import arbitration
+from workers.engine.turns import arbitration
 
 
 class DeviceBusyError(Exception):
@@ -45,7 +45,7 @@ def lock_device(uuid: str, folder: Path | None = None) -> IO[str]:
 
 
 def turns_of(uuid: str, folder: Path | None = None) -> Path:
-    """The device, as workers/engine/arbitration.py takes it, with its files made. Raises OSError."""
+    """The device, as workers/engine/turns/arbitration.py takes it, with its files made. Raises OSError."""
     device = _made(folder or lock_folder()) / uuid
     arbitration.make_files(device)
     return device

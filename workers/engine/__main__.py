@@ -21,8 +21,8 @@ this process's first; its graph and its engine are files of shards (parallel/).
 A measurement may name what to `load` first: {runtime, engine, options, devices?}. It is then answered by {loaded,
 measured}. Where a load needs the device alone, because of how memory is weighed, both are one turn.
 
-What uses the device takes `turns?`, the device's files (arbitration.py): it is done when it is its turn. Progress says
-{waiting} until then, and {waited_seconds} after it (turns.py).
+What uses the device takes `turns?`, the device's files (turns/arbitration.py): it is done when it is its turn. Progress
+says {waiting} until then, and {waited_seconds} after it (turns/request_turn.py).
 
 A fresh process is used for each engine that is measured: then `device_memory_bytes` of load is what that engine takes.
 """
@@ -52,7 +52,8 @@ from .loss import evaluate
 from .memory import load_and_weigh
 from .parallel.engine import SharedEngine
 from .protocol import Handler, JsonObject, Progress, Request, RequestError, Result, invalid, serve
-from .turns import RequestTurn, TurnInHand
+from .turns.pausing import Guards, PausableTurn
+from .turns.request_turn import RequestTurn, TurnInHand
 from .verbs import BuildAnswer, Capabilities, LoadAnswer, MeasureAnswer, MeasurePromptAnswer
 
 Given = TypeVar("Given")
@@ -90,6 +91,7 @@ class Verbs:
         self._engines: dict[tuple[str, ...], Engine] = {}
         """By runtime, and the devices that share it."""
         self._current: Engine | None = None
+        self._guards = Guards()
 
     def preload(self, runtime: str, turns: str | None = None) -> None:
         """Import a runtime before it is asked for. Where that fails, the request says so.
@@ -125,7 +127,7 @@ class Verbs:
 
     def warm_up(self, request: Request, progress: Progress) -> Result:
         engine = self._engine(request)
-        with RequestTurn(request, progress, engine.build_turn and "shared", gives_way=False) as turn:
+        with PausableTurn(self._guards, request, progress) as turn:
             engine.before_timing = turn.give_way
             engine.warm_up_builder()
         return {}
@@ -135,9 +137,15 @@ class Verbs:
         if request.get("timings") is not None:
             engine.keep_timings(_path(request, "timings"))
         onnx, built, options = _path(request, "onnx"), _path(request, "engine"), _options(request)
-        with RequestTurn(request, progress, engine.turn_of_build(options), gives_way=False) as turn:
-            engine.before_timing = turn.give_way
-            return engine.build(onnx, built, options)
+        kind = engine.turn_of_build(options)
+        if kind != "stoppable":
+            with RequestTurn(request, progress, kind, gives_way=False) as turn:
+                engine.before_timing = turn.give_way
+                return engine.build(onnx, built, options)
+        with PausableTurn(self._guards, request, progress) as pausable:
+            engine.before_timing = pausable.give_way
+            answer = engine.build(onnx, built, options)
+        return {**answer, "build_seconds": max(0.0, answer["build_seconds"] - pausable.stopped_seconds)}
 
     def load(self, request: Request, progress: Progress) -> LoadAnswer:
         wanted = self._to_load(request)

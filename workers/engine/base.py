@@ -27,6 +27,8 @@ from .protocol import RequestError, invalid
 from .verbs import BuildAnswer, Capabilities, DeviceState, EngineEnvironment
 
 TurnKind = Literal["alone", "shared"]
+BuildTurn = Literal["alone", "shared", "stoppable"]
+"""`stoppable`: shared, and the builder is stopped while others have the device (turns/pausing.py)."""
 """How a piece of work has the device: by itself, or with others that share it (arbitration.py)."""
 
 
@@ -128,11 +130,11 @@ class Engine(ABC):
     least_share_of_tails: float = 1.0
     """Share of the time before which no measurement of a tail stops. All of it on a CPU: other programs come in bursts,
     and a calm part between two says nothing of them."""
-    build_turn: TurnKind | None = None
+    build_turn: BuildTurn | None = None
     """How the device is had from `before_timing` to the end of a build: alone where the builder times kernels there,
     shared where it only computes there. None: not at all."""
     untimed_levels: frozenset[int] = frozenset()
-    """Values of `optimization_level` at which the builder compares no times: such a build shares the device."""
+    """Values of `optimization_level` at which the builder compares no times: such a build is stoppable."""
     load_turn: TurnKind | None = None
     """The same while an engine is loaded: alone where `memory_in_use` counts what other processes take, too."""
 
@@ -150,9 +152,9 @@ class Engine(ABC):
     def describe(self) -> Capabilities:
         """What this runtime can do on this machine. Works in any state."""
 
-    def turn_of_build(self, options: Mapping[str, object]) -> TurnKind | None:
+    def turn_of_build(self, options: Mapping[str, object]) -> BuildTurn | None:
         """How a build with these options has the device."""
-        return "shared" if options.get("optimization_level") in self.untimed_levels else self.build_turn
+        return "stoppable" if options.get("optimization_level") in self.untimed_levels else self.build_turn
 
     def warm_up_builder(self) -> None:  # noqa: B027 - most runtimes' first builds take no longer than later ones
         """Do what the first build of a process does beside its own work. Uses the device after `before_timing`."""

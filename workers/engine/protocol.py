@@ -101,6 +101,29 @@ def serve(
         answers.answer(identity, lambda request=request, handler=handler: handler(request, answers.progress(request)))
 
 
+class RequestProgress:
+    """Tells a request's progress. Another process can by `descriptor`, in lines of this form, while this one is
+    stopped."""
+
+    def __init__(self, identity: Any, descriptor: int, write: Callable[[Mapping[str, object]], None]) -> None:
+        self.identity = identity
+        self.descriptor = descriptor
+        self._write = write
+
+    def __call__(self, values: JsonObject) -> None:
+        self._write(progress_message(self.identity, values))
+
+
+def progress_message(identity: Any, values: JsonObject) -> JsonObject:
+    """What is written of the progress of a request."""
+    return {"id": identity, "progress": values}
+
+
+def as_line(message: Mapping[str, object]) -> bytes:
+    """As it is written. Raises ValueError for numbers that are not finite."""
+    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
 class _Answers:
     """Writes answers, whole lines at a time, from any thread."""
 
@@ -123,9 +146,8 @@ class _Answers:
     def refuse(self, identity: Any, failure: RequestError) -> None:
         self._write({"id": identity, "ok": False, "error": {"kind": failure.kind, "message": failure.message}})
 
-    def progress(self, request: Request) -> Progress:
-        identity = request.get("id")
-        return lambda values: self._write({"id": identity, "progress": values})
+    def progress(self, request: Request) -> RequestProgress:
+        return RequestProgress(request.get("id"), self._descriptor, self._write)
 
     def abandoned(self) -> bool:
         """Wait until nobody can read the answers any more; False where this cannot be noticed."""
@@ -134,7 +156,7 @@ class _Answers:
         return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll())
 
     def _write(self, message: Mapping[str, object]) -> None:
-        line = memoryview(json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n")
+        line = memoryview(as_line(message))
         with self._lock:
             try:
                 while line:

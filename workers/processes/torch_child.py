@@ -25,7 +25,7 @@ It is kept between trials, with one module in memory. Verbs:
     release   {}                                                 -> {}; forgets the module
 
 What uses the device takes `turns?`, the device's files: it is done when it is its turn, and says so as progress
-(engine/turns.py).
+(engine/turns/request_turn.py).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from layers.signature import Signature
 from workers.data.batches import Batches, DataError
 from workers.data.splits import Form, load_split
 from workers.engine.protocol import JsonObject, Progress, Request, RequestError, Result, serve
-from workers.engine.turns import RequestTurn
+from workers.engine.turns.request_turn import RequestTurn
 from workers.processes import model_graphs
 from workers.processes.generation_graphs import GenerationGraphs
 from workers.processes.model_graphs import MadeModel

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from workers.engine import arbitration
-from workers.engine.arbitration import Turn
-from workers.engine.turns import holder_elsewhere
+from workers.engine.turns import arbitration
+from workers.engine.turns.arbitration import Turn
+from workers.engine.turns.request_turn import holder_elsewhere
 from workers.processes.child import ROOT
 
 SAY = """
 import sys
 from pathlib import Path
-from workers.engine.arbitration import Turn, alone
+from workers.engine.turns.arbitration import Turn, alone
 
 device = Path(sys.argv[1])
 def say(word):
@@ -44,7 +44,7 @@ with Turn(device, on_wait=lambda: say("waits"), synchronize=lambda: say("synchro
 KEEPING_TRAINING = TRAINING.replace("kept_seconds=0", "kept_seconds=1e6")
 """It keeps the device for long when it has waited."""
 
-LONG_PRECEDENCE = "from workers.engine import arbitration\narbitration.PRECEDENCE_SECONDS = 1e6\nwith"
+LONG_PRECEDENCE = "from workers.engine.turns import arbitration\narbitration.PRECEDENCE_SECONDS = 1e6\nwith"
 """Instead of `with`: those that come to share the device go first for so long, however slow this machine is."""
 
 TIMED_TRAINING = TRAINING.replace("on_wait", "alone=True, on_wait")

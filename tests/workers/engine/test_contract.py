@@ -19,7 +19,7 @@ from layers.export.quantization import quantize
 from tests.workers import graphs
 from tests.workers.engine_parent import ENGINE_PYTHON, ROOT, Parent, Refused
 from workers.engine.__main__ import RUNTIMES
-from workers.engine.arbitration import alone
+from workers.engine.turns.arbitration import alone
 
 MEASURE = {"warmup_seconds": 0.01, "seconds": 0.05, "min_runs": 20}
 

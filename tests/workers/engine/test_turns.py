@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from workers.engine import __main__ as child
-from workers.engine.arbitration import DEVICE, make_files
 from workers.engine.base import BuildLog, Engine, Footprint, LossSums, TensorSpec
 from workers.engine.protocol import RequestError
+from workers.engine.turns.arbitration import DEVICE, make_files
 
 RUNTIME = "weighed"
 PARTS = ["loading", "warm_up", "timed", "plain_enqueues"]

@@ -21,7 +21,7 @@ from tests.workers.faulty_children import PROGRAMS, FaultyChildren
 from tests.workers.scripted_service import ScriptedService
 from workers.data.cache import DatasetCache
 from workers.device_lock import turns_of
-from workers.engine.arbitration import Turn
+from workers.engine.turns.arbitration import Turn
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Interruption

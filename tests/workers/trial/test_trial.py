@@ -27,7 +27,7 @@ from tests.workers.scripted_service import ScriptedService
 from workers.data.cache import DatasetCache
 from workers.data.splits import TrialData
 from workers.device_lock import turns_of
-from workers.engine.arbitration import alone
+from workers.engine.turns.arbitration import alone
 from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import DrainedError, Interruption

@@ -18,7 +18,7 @@ class TensorRtRtxEngine(TensorRtEngine):
 
     runtime = "tensorrt_rtx"
     library = "tensorrt_rtx"
-    build_turn = "shared"
+    build_turn = "stoppable"
     """It times no kernels: those are compiled where an engine is loaded."""
     build_options: Mapping[str, Option] = {
         **TensorRtEngine.build_options,

@@ -9,7 +9,7 @@ from workers.engine.tensorrt.engine import TensorRtEngine
 
 
 @pytest.mark.parametrize(
-    ("options", "turn"), [({}, "alone"), ({"optimization_level": 1}, "alone"), ({"optimization_level": 0}, "shared")]
+    ("options", "turn"), [({}, "alone"), ({"optimization_level": 1}, "alone"), ({"optimization_level": 0}, "stoppable")]
 )
 def test_a_build_that_compares_no_times_shares_the_device(options: dict[str, object], turn: str) -> None:
     engine = TensorRtEngine.__new__(TensorRtEngine)  # made without its library, which is not installed here

@@ -4,7 +4,8 @@ A measurement needs the device alone. So do a load whose memory is weighed by th
 times kernels, and the steps of a training whose budget is in seconds. A load and the measurement after it are one
 turn: whoever shares the device has to leave it once for both. All else that computes there (the steps of other
 trainings, evaluations, references) shares it, and stops at its next seam when somebody waits. On a CPU exports, builds
-and loads share it, too; they have no seams.
+and loads share it, too; they have no seams. A build on a GPU that compares no times of kernels shares it and is stopped
+wherever it is (pausing.py).
 
             comes                    first in the queue                     the device is free for it
     away ──────────▶ waits in the queue ──────────▶ waits for the device ──────────▶ has the device
@@ -39,7 +40,7 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from .background import in_background
+from ..background import in_background
 
 QUEUE, DEVICE = ".queue", ".device"
 

@@ -7,9 +7,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..base import TurnKind
+from ..protocol import JsonObject, Progress, Request, invalid
 from .arbitration import DEVICE, Turn
-from .base import TurnKind
-from .protocol import JsonObject, Progress, Request, invalid
+
+GUARD = "workers.engine.turns.pausing"
+"""The module that has the device for a builder."""
 
 _PROCESSES = Path("/proc")
 _LOCKS = _PROCESSES / "locks"
@@ -41,12 +44,10 @@ class RequestTurn:
         self._turn: Turn | None = None
         self._alone_since: float | None = None
         self._is_alone = kind == "alone"
-        if kind is not None and (turns := request.get("turns")) is not None:
-            if not isinstance(turns, str) or "\0" in turns:
-                raise invalid(f"turns is the path of a device's files, not {turns!r}")
-            self._device = Path(turns)
+        if kind is not None and (device := device_of(request)) is not None:
+            self._device = device
             self._turn = Turn(
-                self._device, self._say_waiting, alone=self._is_alone, gives_way=gives_way, synchronize=synchronize
+                device, self._say_waiting, alone=self._is_alone, gives_way=gives_way, synchronize=synchronize
             )
 
     def __enter__(self) -> RequestTurn:
@@ -83,8 +84,8 @@ class RequestTurn:
             self._alone_since = None
 
     def _say_waiting(self) -> None:
-        holder = None if self._device is None else holder_elsewhere(self._device, os.getppid())
-        self._progress({**self._told(), "waiting": True, **({} if holder is None else {"holder": holder})})
+        assert self._device is not None
+        self._progress({**self._told(), **waiting_for(self._device, os.getppid())})
 
 
 class TurnInHand:
@@ -103,6 +104,20 @@ class TurnInHand:
         """Nobody has it in between."""
 
 
+def device_of(request: Request) -> Path | None:
+    """What the request's turns are taken by; None where it waits for nobody. Raises RequestError("invalid")."""
+    turns = request.get("turns")
+    if turns is not None and (not isinstance(turns, str) or "\0" in turns):
+        raise invalid(f"turns is the path of a device's files, not {turns!r}")
+    return None if turns is None else Path(turns)
+
+
+def waiting_for(device: Path, worker: int) -> JsonObject:
+    """What a process of a worker tells of its wait for a device."""
+    holder = holder_elsewhere(device, worker)
+    return {"waiting": True, **({} if holder is None else {"holder": holder})}
+
+
 def holder_elsewhere(device: Path, worker: int) -> int | None:
     """The process whose child has the device, where that is another than `worker`, as far as the kernel shows it.
 
@@ -116,8 +131,18 @@ def holder_elsewhere(device: Path, worker: int) -> int | None:
     # `7: FLOCK  ADVISORY  WRITE 4711 08:01:2163190 0 EOF`; of one who waits for it, `7: -> FLOCK ...`.
     fields = (line.split() for line in locks)
     holders = (int(each[4]) for each in fields if each[1] == "FLOCK" and each[5].endswith(f":{held}"))
-    parents = (_parent(holder) for holder in holders if holder > 0)
-    return next((parent for parent in parents if parent not in (None, worker)), None)
+    workers = (_worker_of(holder) for holder in holders if holder > 0)
+    return next((found for found in workers if found not in (None, worker)), None)
+
+
+def _worker_of(holder: int) -> int | None:
+    """The parent of who has a device; that of a guard is a builder (pausing.py), which has a worker."""
+    parent = _parent(holder)
+    try:
+        command = (_PROCESSES / str(holder) / "cmdline").read_bytes()
+    except OSError:
+        return parent
+    return _parent(parent) if parent is not None and GUARD.encode() in command else parent
 
 
 def _parent(process: int) -> int | None:

@@ -1,0 +1,153 @@
+"""A build that is stopped while others need the device alone: real processes, and signals that the kernel sends."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from workers.engine.turns.arbitration import Turn, alone
+from workers.processes.child import ROOT
+
+BUILDER = """
+import json, os, sys, threading
+from workers.engine.turns.pausing import Guards, PausableTurn
+from workers.engine.protocol import RequestProgress
+
+def say(word):
+    os.write(1, f"{word}\\n".encode())
+
+done = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.readline(), done.set()), daemon=True).start()
+with PausableTurn(Guards(), {"turns": sys.argv[1]}, RequestProgress(7, os.dup(1), lambda message: None)) as turn:
+    turn.give_way()
+    while not done.is_set():
+        say("builds")
+        done.wait(0.01)
+say(f"stopped for {turn.stopped_seconds}")
+"""
+
+
+class Builder:
+    """A process that builds, and says so all the time, until it is told to end."""
+
+    def __init__(self, device: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", BUILDER, str(device)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            start_new_session=True,
+        )
+
+    def hear(self, word: str) -> str:
+        """Listen until it says this, or something that begins so."""
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline().decode().strip():
+            if line.startswith(word):
+                return line
+        raise AssertionError(f"it ended without {word}")
+
+    def stands_still(self) -> bool:
+        """Whether nothing more comes from it once it has said that it waits."""
+        self.hear('{"id":7,"progress":{"waiting":true')
+        return self.is_silent
+
+    @property
+    def is_silent(self) -> bool:
+        """Nothing more comes from it once what it has said is heard."""
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
+        try:
+            while self.process.stdout.read():
+                pass
+        finally:
+            os.set_blocking(self.process.stdout.fileno(), True)
+        return not select.select([self.process.stdout], [], [], 0.1)[0]
+
+    def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
+    @property
+    def guard(self) -> int:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return int(children[0])
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> Iterator[Builder]:
+    with ExitStack() as stack:
+        builder = Builder(tmp_path / "GPU-1")
+        stack.enter_context(builder.process)
+        stack.callback(
+            lambda: os.killpg(builder.process.pid, signal.SIGKILL) if builder.process.poll() is None else None
+        )
+        builder.hear("builds")
+        yield builder
+
+
+def test_a_build_stands_still_while_a_measurement_has_the_device(builder: Builder, tmp_path: Path) -> None:
+    with alone(tmp_path / "GPU-1", lambda: None):
+        assert builder.stands_still()
+    told = json.loads(builder.hear('{"id":7,"progress":{"waited_seconds"'))
+    builder.hear("builds")
+    builder.end()
+    stopped_seconds = float(builder.hear("stopped for").rpartition(" ")[2])
+    assert stopped_seconds >= told["progress"]["waited_seconds"] > 0.1
+    assert builder.process.wait() == 0
+
+
+def test_a_build_says_that_it_waits_from_when_it_is_stopped(builder: Builder, tmp_path: Path) -> None:
+    with alone(tmp_path / "GPU-1", lambda: None):
+        holder = json.loads(builder.hear('{"id":7'))["progress"].pop("holder", None)
+    assert holder in (None, os.getppid()), "another worker's process, which this one's parent is"
+
+
+def test_a_build_goes_on_beside_what_shares_the_device(builder: Builder, tmp_path: Path) -> None:
+    with Turn(tmp_path / "GPU-1", lambda: None) as training:
+        training.give_way()
+        assert not builder.is_silent
+    builder.end()
+    assert builder.hear("stopped for")
+
+
+def test_a_measurement_that_is_killed_lets_the_build_go_on(builder: Builder, tmp_path: Path) -> None:
+    measuring = (
+        "import sys\nfrom pathlib import Path\nfrom workers.engine.turns.arbitration import alone\n"
+        "with alone(Path(sys.argv[1]), lambda: None):\n    print(flush=True)\n    sys.stdin.readline()"
+    )
+    command = [sys.executable, "-c", measuring, str(tmp_path / "GPU-1")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as measurement:
+        assert measurement.stdout is not None
+        measurement.stdout.readline()
+        assert builder.stands_still()
+        measurement.kill()
+    builder.hear("builds")
+
+
+def test_a_builder_that_is_killed_while_it_stands_still_leaves_the_device(builder: Builder, tmp_path: Path) -> None:
+    with alone(tmp_path / "GPU-1", lambda: None):
+        assert builder.stands_still()
+        builder.process.kill()
+        builder.process.wait()
+    with alone(tmp_path / "GPU-1", lambda: None):
+        pass  # which would wait for ever if the guard still had it
+
+
+def test_a_build_fails_whose_guard_was_killed(builder: Builder) -> None:
+    os.kill(builder.guard, signal.SIGKILL)
+    builder.end()
+    assert builder.process.wait() != 0
+    assert builder.process.stderr is not None
+    assert b"has ended" in builder.process.stderr.read()
