@@ -12,7 +12,7 @@ from pathlib import Path
 
 from workers.data.batches import DataError
 from workers.interruption import Interruption
-from workers.service.client import ServiceClient, retry_while_unreachable
+from workers.service.client import RefusedError, ServiceClient, retry_while_unreachable
 from workers.service.leased_trial import LeasedDataset
 
 logger = logging.getLogger("layersweep.worker")
@@ -37,8 +37,8 @@ class DatasetCache:
     def split(self, dataset: LeasedDataset, name: str, interruption: Interruption) -> Path:
         """The NPZ file of a split of a lease's dataset, downloaded if it is not here.
 
-        Raises DataError if what the service sends is not what the lease names, UnreachableError or RefusedError from
-        the service, the interruption's cause.
+        Raises DataError if the service refuses it or sends another content than the lease names, UnreachableError, the
+        interruption's cause.
         """
         digest = dataset.splits[name].sha256
 
@@ -74,11 +74,12 @@ class DatasetCache:
             return path
         for _ in range(DOWNLOAD_TRIES):
             logger.info("downloading %s", what)
-            received = retry_while_unreachable(
-                lambda: download(path),
-                seconds=DOWNLOAD_SECONDS,
-                wait=interruption.wait,
-            )
+            try:
+                received = retry_while_unreachable(
+                    lambda: download(path), seconds=DOWNLOAD_SECONDS, wait=interruption.wait
+                )
+            except RefusedError as refusal:
+                raise DataError(f"{what} cannot be fetched: {refusal}") from refusal
             if received == digest:
                 self._verified.add(path)
                 return path

@@ -112,7 +112,7 @@ def _ended(context: TrialContext) -> TrialEndedError | None:
     except DataError as error:
         return TrialEndedError("failed", str(error))
     except RefusedError as refusal:
-        return TrialEndedError("failed", f"the dataset cannot be fetched: {refusal}")
+        return TrialEndedError("failed", f"the service refused what the trial needs: {refusal}")
     return None
 
 

@@ -12,7 +12,7 @@ from tests.workers.scripted_service import ScriptedService
 from workers.data.batches import DataError
 from workers.data.cache import DatasetCache, check_lengths
 from workers.interruption import DrainedError, Interruption
-from workers.service.client import RefusedError, ServiceClient
+from workers.service.client import ServiceClient
 from workers.service.leased_trial import LeasedDataset, LeasedSplit
 
 
@@ -54,8 +54,11 @@ def test_content_that_is_not_what_the_lease_names_is_refused(scripted: ScriptedS
 
 def test_a_refused_download_says_why(scripted: ScriptedService, cache_dir: Path) -> None:
     scripted.script = lambda verb, body: httpx2.Response(404, json={"detail": "there is no dataset D0"})
-    with pytest.raises(RefusedError, match="there is no dataset D0"):
-        DatasetCache(scripted.client(), cache_dir).split(_leased(scripted), "training", Interruption())
+    cache = DatasetCache(scripted.client(), cache_dir)
+    with pytest.raises(DataError, match=r"the training split of .* cannot be fetched: there is no dataset D0"):
+        cache.split(_leased(scripted), "training", Interruption())
+    with pytest.raises(DataError, match="the checkpoint 'gpt2' cannot be fetched"):
+        cache.checkpoint("gpt2", "0" * 64, Interruption())
     assert list(cache_dir.iterdir()) == []
 
 
