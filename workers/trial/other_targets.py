@@ -66,6 +66,6 @@ def _try_build(children: Children, runtime: str, onnx: Path, capability: int, in
     started_at = time.monotonic()
     try:
         built = children.builder().request(BUILD, arguments, timeout_seconds=BUILD_SECONDS, interruption=interruption)
-    except ChildError as failure:
+    except (ChildError, OSError) as failure:
         return {"built": False, "reason": str(failure)[:1000]}
     return {"built": True, "seconds": time.monotonic() - started_at, "engine_bytes": built["engine_bytes"]}
