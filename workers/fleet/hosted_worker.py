@@ -75,32 +75,39 @@ class HostedWorker:
 
     def _host(self) -> None:
         for seconds in self._failed:
-            status = self._run()
-            if status == 0 or self._drained.is_set():
+            try:
+                status = self._run()
+            except OSError as failure:
+                said = f"could not be started: {failure}"
+            else:
+                if status == 0:
+                    break
+                said = f"ended with status {status}"
+            if self._drained.is_set():
                 break
-            logger.error("the worker ended with status %s; starting it again in %.0f s", status, seconds)
+            logger.error("the worker %s; starting it again in %.0f s", said, seconds)
             if self._drained.wait(seconds):
                 break
         self._on_left()
 
     def _run(self) -> int:
-        """Run it until its end; its exit status, 0 where it was not started because it is drained."""
+        """Run it until its end; its exit status, 0 where it was not started because it is drained. Raises OSError where
+        it cannot be started."""
         ended, worker_s_end = os.pipe()
-        with self._lock, os.fdopen(worker_s_end, "wb"):
-            if self._drained.is_set():
-                os.close(ended)
-                return 0
-            self._process = process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                pass_fds=[worker_s_end],
-                # A session of its own: signals to the host's group are not meant for it.
-                start_new_session=True,
-            )
-        status = process.wait()
-        with self._lock:
-            self._process = None
+        # A guard ends before its worker has drained. The device is free only when the pipe has ended.
         with os.fdopen(ended, "rb") as pipe:
-            # A guard ends before its worker has drained. The device is free only then.
+            with self._lock, os.fdopen(worker_s_end, "wb"):
+                if self._drained.is_set():
+                    return 0
+                self._process = process = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    pass_fds=[worker_s_end],
+                    # A session of its own: signals to the host's group are not meant for it.
+                    start_new_session=True,
+                )
+            status = process.wait()
+            with self._lock:
+                self._process = None
             pipe.read()
         return status

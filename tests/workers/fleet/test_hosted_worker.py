@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,20 @@ def test_a_worker_that_fails_is_started_again_until_it_ends_well(tmp_path: Path)
     HostedWorker(command, {"LAYERSWEEP_TOKEN": "token"}, left.set, failed=AT_ONCE)
     assert left.wait(60)
     assert (tmp_path / "tried").read_text() == "token token "
+
+
+def test_a_worker_that_could_not_be_started_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, start, failures = threading.Event(), subprocess.Popen, [OSError("no more processes")]
+
+    def fails_once(*arguments: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(hosted_worker.subprocess, "Popen", fails_once)
+    HostedWorker([sys.executable, "-c", ""], {}, left.set, failed=AT_ONCE)
+    assert left.wait(60)
+    assert failures == []
 
 
 def test_workers_of_one_machine_share_its_processors(monkeypatch: pytest.MonkeyPatch) -> None:
