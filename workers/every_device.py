@@ -7,7 +7,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from types import FrameType
 
 from workers import device, slots
 from workers.engine.nvml import gpus
@@ -32,7 +31,7 @@ def slots_each() -> dict[str, int]:
 def run(commands: Mapping[str, Sequence[str]]) -> int:
     """Run a command for each device until all have ended; the highest exit status, 1 where there is no device.
 
-    SIGTERM and SIGINT are passed on. A worker that ends early leaves the others at work.
+    SIGTERM and SIGINT are passed on. A worker that ends early, or cannot be started, leaves the others at work.
     """
     if not commands:
         logger.error(
@@ -40,31 +39,40 @@ def run(commands: Mapping[str, Sequence[str]]) -> int:
             "and `layersweep worker` without --all-devices works on the CPU"
         )
         return 1
-    running: dict[str, subprocess.Popen[bytes]] = {}
     received: list[int] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        for process in running.values():
-            process.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, lambda number, frame: received.append(number))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    statuses: dict[str, int] = {}
     try:
         for name, command in commands.items():
             if received:
                 break
-            # A terminal's Ctrl-C would reach a child of our own group twice, and the second one ends it at once.
-            running[name] = process = subprocess.Popen(command, start_new_session=True)
-            if received:
-                process.send_signal(received[0])
-        # Not `wait`: a signal that comes just before it blocks would be seen only after it.
-        while any(process.poll() is None for process in running.values()):
-            time.sleep(POLL_SECONDS)
-        statuses = {name: process.wait() for name, process in running.items()}
+            try:
+                # A terminal's Ctrl-C would reach a child of our own group twice, and the second one ends it at once.
+                running[name] = subprocess.Popen(command, start_new_session=True)
+            except OSError as failure:
+                logger.error("the worker of %s cannot be started: %s", name, failure)
+                statuses[name] = 1
+        _await(list(running.values()), received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for name, status in statuses.items():
-        if status:
+    for name, process in running.items():
+        if status := process.wait():
             logger.error("the worker of %s ended with status %d", name, status)
-    return max((status if status >= 0 else 128 - status for status in statuses.values()), default=0)
+        statuses[name] = status if status >= 0 else 128 - status
+    return max(statuses.values(), default=0)
+
+
+def _await(processes: Sequence[subprocess.Popen[bytes]], received: list[int]) -> None:
+    """Wait until all have ended, and pass on to them each signal that is received meanwhile, once."""
+    # Not `wait`: a signal that comes just before it blocks would be seen only after it.
+    while any(process.poll() is None for process in processes):
+        while received:
+            number = received.pop(0)
+            for process in processes:
+                process.send_signal(number)
+        time.sleep(POLL_SECONDS)

@@ -46,6 +46,13 @@ def test_a_worker_that_ends_leaves_the_others_at_work_until_all_are_stopped() ->
     assert supervisor.returncode == 3
 
 
+def test_a_worker_that_cannot_be_started_leaves_the_others_at_work(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    commands = {"GPU-a": ("/nowhere/python",), "GPU-b": (sys.executable, "-c", f"open({str(ran)!r}, 'w')")}
+    assert every_device.run(commands) == 1
+    assert ran.exists()
+
+
 def test_each_device_gets_its_worker_with_the_options_and_its_share_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     started: dict[str, list[str]] = {}
 
