@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased
 
 from layers.expressions.metric_names import MetricNames
 from layers.metrics import AT
-from service.database.models import Measurement, Sweep, Trial, TrialMetric
+from service.database.models import Dataset, Measurement, Sweep, Trial, TrialMetric
 from service.recommendation.choice import Candidate
 from service.recommendation.further_trainings import seed_spread
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, sampling_error
@@ -53,6 +53,7 @@ def noise_of(session: Session, sweep: Sweep, chosen: Candidate, front: Mapping[s
         seeds=max(seeds, chosen.trainings),
         trainings=chosen.trainings,
         is_confirmed=spread is not None,
+        is_confirmable=sweep.dataset_id is None or "test" in session.get_one(Dataset, sweep.dataset_id).parts,
         latency_half_width_share=half_width,
         latency_rebuilt_share=rebuilt.get(chosen.id),
         front_rebuilt_shares=tuple(rebuilt.values()),

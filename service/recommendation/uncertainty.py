@@ -38,6 +38,8 @@ class Noise:
     """How many the recommended trial's loss is the mean of."""
     is_confirmed: bool = False
     """The spread over seeds is that of a confirmation, not of the sweep's own further trainings."""
+    is_confirmable: bool = True
+    """Whether the data have a test split, on which a confirmation scores."""
 
     @property
     def latency_deviation_share(self) -> float:
@@ -152,10 +154,12 @@ def _says_of_noise(noise: Noise) -> list[str]:
 
 def _says_of_seeds(noise: Noise) -> str:
     if noise.seed_spread_nats is None:
-        return (
-            "one seed: how far another training of the same configuration lands is not known; confirm the sweep to "
-            "measure it (layersweep confirm, or Confirm on its page)"
+        how = (
+            "confirm the sweep to measure it (layersweep confirm, or Confirm on its page)"
+            if noise.is_confirmable
+            else "search.replicates measures it; a confirmation needs data with a test split (dataset add --test 0.1)"
         )
+        return f"one seed: how far another training of the same configuration lands is not known; {how}"
     if not noise.is_confirmed:
         own = noise.seed_spread_nats / math.sqrt(noise.trainings)
         mean = "a single training" if noise.trainings == 1 else f"the mean of {noise.trainings} trainings"

@@ -129,6 +129,9 @@ def test_what_cannot_be_confirmed_says_what_to_do(client, services, make_sweep):
     answer = client.post(f"/v1/sweeps/{without_test}:confirm", json={})
     assert answer.status_code == 409
     assert "--test 0.1" in answer.json()["detail"]
+    advice = " ".join(client.get(f"/v1/sweeps/{without_test}/recommendation").json()["certainty"]["says"])
+    assert "search.replicates measures it" in advice
+    assert "layersweep confirm" not in advice
     going = make_sweep("going", state="active")
     assert "has ended" in client.post(f"/v1/sweeps/{going}:confirm").json()["detail"]
     sweep = make_sweep("good")
