@@ -68,8 +68,8 @@ def estimate(
     parallel, devices = budget["parallel"], float(budget["parallel"] if budget["parallel"] != AUTO else 0)
     if parallel == AUTO:
         # The slots of a worker share its device: they are no devices more.
-        parallel = slot_shares.share_of_another(session, project, target, alive_seconds)
-        devices = slot_shares.devices_of_another(session, project, target, alive_seconds)
+        share = slot_shares.share_of_another(session, project, target, document.target_labels, alive_seconds)
+        parallel, devices = share.slots, share.devices
     limits = [
         trial_seconds * budget["trials"],
         *([] if (device := budget.get("device_seconds")) is None else [device]),

@@ -74,6 +74,18 @@ class Offer:
     slots: int
     labels: tuple[tuple[str, str], ...] = ()
 
+    def serves_trials_of(self, sharer: Sharer) -> bool:
+        return any(sharer.is_served_by(served, self.project, dict(self.labels)) for served in self.serves)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a sweep may use at once."""
+
+    slots: int
+    devices: float
+    """0.5 of one that it shares with another sweep; 1 where no worker serves it now."""
+
 
 def shares(sharers: Iterable[Sharer], offers: Iterable[Offer]) -> dict[str, int]:
     """Sweep -> how many of its trials may run at once. What does not divide evenly goes to the older sweeps."""
@@ -128,26 +140,20 @@ def update(session: Session, sweep_id: str, epoch: int, alive_seconds: float) ->
         events.append(session, sweep_id, "sweep.parallel_changed", data=data)
 
 
-def share_of_another(session: Session, project: str, target_key: str, alive_seconds: float) -> int:
-    """The share that one more `auto` sweep of the project and the target would have now."""
-    offers = _offers(session, alive_seconds)
+def share_of_another(
+    session: Session, project: str, target_key: str, labels: Mapping[str, str], alive_seconds: float
+) -> Share:
+    """What one more `auto` sweep of the project, the target and these labels would have now."""
+    offers, others = _offers(session, alive_seconds), list(_numbers(session))
     quota = session.scalar(sa.select(Project.max_running_trials).where(Project.name == project))
     # No id sorts behind it: the newest sweep gets nothing of what is left over.
-    another = Sharer("~", project, _newest(offers, target_key), quota=quota)
-    return shares([*_numbers(session), another], offers)[another.id]
-
-
-def devices_of_another(session: Session, project: str, target_key: str, alive_seconds: float) -> float:
-    """The devices that one more `auto` sweep of the project and the target would have: 0.5 where it shares one with
-    another sweep, 1 where no worker serves it now."""
-    offers = _offers(session, alive_seconds)
-    needs = _newest(offers, target_key)
-    sharing = [sharer.project for sharer in _numbers(session) if sharer.needs == needs]
-    devices = 0.0
-    for offer in offers:
-        if needs in offer.serves and offer.project in (None, project):
-            devices += 1 / (1 + sum(offer.project in (None, each) for each in sharing))
-    return devices or 1.0
+    another = Sharer("~", project, _newest(offers, target_key), _sorted(labels), quota=quota)
+    devices = sum(
+        1 / (1 + sum(offer.serves_trials_of(other) for other in others if other.needs == another.needs))
+        for offer in offers
+        if offer.serves_trials_of(another)
+    )
+    return Share(shares([*others, another], offers)[another.id], devices or 1.0)
 
 
 def as_of_scheduled(session: Session, sweep: Sweep) -> int:

@@ -14,7 +14,7 @@ from service.database.sessions import Database
 from service.fleet import quotas
 from service.settings import Settings
 from service.sweeps import slot_shares, sweeps
-from service.sweeps.slot_shares import Offer, Served, Sharer, shares
+from service.sweeps.slot_shares import Offer, Served, Share, Sharer, shares
 from tests.databases import POSTGRESQL_IN_SLOW_TESTS
 from tests.service.rows import Rows
 from tests.service.sweep_driver import Driver, document, small
@@ -242,13 +242,18 @@ def test_the_page_says_the_number(client: TestClient, served_rows: Rows) -> None
 
 
 def test_devices_of_another_sweep_are_shared_as_its_slots_are(driver: Driver) -> None:
-    def devices() -> float:
-        return driver.database.read(lambda session: slot_shares.devices_of_another(session, "default", TARGET, 90))
+    def share(**labels: str) -> Share:
+        return driver.database.read(
+            lambda session: slot_shares.share_of_another(session, "default", TARGET, labels, alive_seconds=90)
+        )
 
-    assert devices() == 1.0, "nobody lives: as if one came"
+    assert share() == Share(1, 1.0), "nobody lives: as if one came"
     driver.add_worker(slots=8)
-    assert devices() == 1.0
+    assert share() == Share(8, 1.0)
     driver.step(_auto(driver))
-    assert devices() == 0.5
+    assert share() == Share(4, 0.5)
     driver.add_worker(slots=1)
-    assert devices() == 1.0
+    assert share() == Share(4, 1.0)
+    driver.add_worker(slots=2, labels={"site": "a"})
+    assert share(site="a") == Share(1, 0.5), "workers without the label serve it not"
+    assert share(site="b") == Share(1, 1.0)
