@@ -77,24 +77,35 @@ def waits_for(runtime: str | None, labels: Mapping[str, str]) -> str:
 def say_who_is_missing(session: Session, alive_seconds: float) -> int:
     """Say of active sweeps that only workers of another `RESULTS_VERSION` are left, or no longer; return of how many.
 
-    Those are not given the sweep's trials. Safe to call from several processes.
+    Those are not given the sweep's trials. Workers without a label that it asks for do not count. Safe to call from
+    several processes.
     """
     active = session.execute(
-        sa.select(Sweep.id, Sweep.project, sa.func.coalesce(Sweep.target_key, ""), Sweep.results_version, Sweep.reason)
+        sa.select(
+            Sweep.id,
+            Sweep.project,
+            sa.func.coalesce(Sweep.target_key, ""),
+            Sweep.labels,
+            Sweep.results_version,
+            Sweep.reason,
+        )
         .where(Sweep.state == SweepState.ACTIVE, Sweep.target_key.is_not(None))
         .order_by(Sweep.id)
     ).all()
     if not active:
         return 0
-    there: dict[tuple[str | None, str], set[int]] = {}
-    for project, offers in session.execute(
-        sa.select(Worker.project, Worker.targets).where(workers.is_alive(alive_seconds))
-    ):
-        for target in offers:
-            there.setdefault((project, target["key"]), set()).add(workers.results_version_of(target))
+    alive = session.execute(
+        sa.select(Worker.project, Worker.labels, Worker.targets).where(workers.is_alive(alive_seconds))
+    ).all()
     said = 0
-    for sweep_id, project, key, began_with, reason in active:
-        found = there.get((None, key), set()) | there.get((project, key), set())
+    for sweep_id, project, key, labels, began_with, reason in active:
+        found = {
+            workers.results_version_of(target)
+            for served, had, offers in alive
+            if served in (None, project) and not missing_labels(labels or {}, had)
+            for target in offers
+            if target["key"] == key
+        }
         needed = began_with or UNSAID
         lacks = _lacks_version(needed, found) if found and needed not in found else None
         if lacks != reason and (lacks is not None or (reason or "").startswith(_OF_ITS_VERSION)):

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from layers.space.space import Space
-from service.database.models import Trial
+from service.database.models import Trial, Worker
 from service.database.sessions import Database
 from service.leases import queue, workers
 from service.settings import Settings
@@ -127,6 +127,12 @@ def test_a_sweep_says_that_its_workers_were_upgraded_until_one_is_back(driver: D
     driver.new_scheduler().discover_sweeps()
     assert len(driver.events(sweep)) == told, "it is said once"
 
-    driver.add_worker("old again", {"results": "2"})
+    driver.set(sweep, labels={"site": "a"})
+    driver.database.write(lambda session: session.execute(sa.update(Worker).values(labels={"site": "a"})) and None)
+    driver.add_worker("old elsewhere", {"results": "2"})
+    driver.new_scheduler().discover_sweeps()
+    assert driver.sweep(sweep).reason == reason, "it asks for a label that this one has not"
+
+    driver.add_worker("old again", {"results": "2"}, labels={"site": "a"})
     driver.new_scheduler().discover_sweeps()
     assert driver.sweep(sweep).reason is None
