@@ -70,8 +70,9 @@ def steps(database: Database, settings: Settings) -> Iterator[tuple[str, int]]:
             if count < BATCH_ROWS:
                 break
     yield "repeated requests", database.write(idempotency.forget_old)
-    yield "artifacts", artifacts.collect_garbage(database, settings)
     yield "broken-off uploads", _clear_uploads(settings)
+    # Last: a store of artifacts that does not answer ends the steps.
+    yield "artifacts", artifacts.collect_garbage(database, settings)
 
 
 def preview(database: Database, settings: Settings) -> Counter[str]:
