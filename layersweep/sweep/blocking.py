@@ -236,7 +236,7 @@ class Sweep(Analyses):
 
         `candidates`: how many, the recommended one first, as `recommendation` chooses it with the same wishes;
         `trials`: their numbers instead. Workers execute it like a sweep of its own, whose id the answer has. Raises
-        Conflict while the sweep goes on, and where its dataset was registered without a test split.
+        ConflictError while the sweep goes on, and where its dataset was registered without a test split.
         """
         body = {"seeds": seeds, "candidates": candidates, "trials": list(trials)}
         body |= SelectionPreferences.of(prefer, within, weights).fields()
@@ -389,6 +389,7 @@ def _follow(transport: Transport, sweep: Sweep, after: int) -> Iterator[EventRec
     last = after
     started_waiting: float | None = None
     while True:
+        had_ended, before = sweep.ended, last
         try:
             with transport.events(path, headers={"Last-Event-ID": str(last)}) as source:
                 started_waiting = None
@@ -398,9 +399,12 @@ def _follow(transport: Transport, sweep: Sweep, after: int) -> Iterator[EventRec
                     event = cast("EventRecord", _event(message.data))
                     last = event["sequence"]
                     yield event
-            # A service that stops ends its streams, too.
-            if sweep.refresh().ended and last >= sweep.record["version"]:
+            # A service that stops ends its streams, too. The newest events of a sweep that ended long ago are deleted:
+            # then nothing more comes, though its version is beyond them.
+            if sweep.refresh().ended and (last >= sweep.record["version"] or (had_ended and last == before)):
                 return
+            if last == before:
+                transport.sleep(1.0)
         except UnreachableError:
             started_waiting = started_waiting or time.monotonic()
             if time.monotonic() - started_waiting > RESTART_PATIENCE_SECONDS:

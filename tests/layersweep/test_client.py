@@ -241,6 +241,14 @@ def test_events_go_on_after_a_service_that_stopped_and_ended_its_streams(monkeyp
     assert [event["sequence"] for event in events] == [1, 2, 3]
 
 
+def test_events_of_a_sweep_whose_newest_ones_were_deleted_by_age_come_to_their_end() -> None:
+    ended = versioned(9, state="completed")
+    client, script, _ = scripted(ended, stream(1, 2), ended, stream(), ended)
+    events = client.sweep("01J0000000000000000000000A").events()
+    assert [event["sequence"] for event in events] == [1, 2]
+    assert script.answers == []
+
+
 def test_events_of_a_sweep_that_is_not_there() -> None:
     client, _, _ = scripted(httpx2.Response(200, json=sweep_record()), problem(404, "not-found", "there is no sweep"))
     with pytest.raises(NotFoundError):
