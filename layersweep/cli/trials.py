@@ -104,7 +104,7 @@ def download(
 
 
 def _find(client: Client, server: str, command: str, trial: str, chosen: SelectionPreferences) -> TrialDetailRecord:
-    """The trial that is named, or the recommended one of the sweep that is. Raises InvalidUsageError, NotFound."""
+    """The trial that is named, or the recommended one of the sweep that is. Raises InvalidUsageError, NotFoundError."""
     wished = any(chosen.values())
     try:
         _, number = split_trial(trial)

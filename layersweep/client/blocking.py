@@ -144,7 +144,7 @@ class Client(CatalogCalls, AdministrationCalls):
         return segment(sweep.upper()) if is_id(sweep) else self._newest(sweep)
 
     def _newest(self, name: str) -> str:
-        """The id of the newest sweep of this name. Raises NotFoundError, InvalidUsage where projects share it."""
+        """The id of the newest sweep of this name. Raises NotFoundError, InvalidUsageError where projects share it."""
         if not name:
             raise InvalidUsageError("'' is not an id or a name")
         if (found := newest_of_name(self.pages("/v1/sweeps", {"name": name, "archived": "show"}), name)) is not None:
@@ -162,8 +162,8 @@ class Client(CatalogCalls, AdministrationCalls):
 
             client.trial("shakespeare/21")
 
-        SWEEP is the id of a sweep, or its name (the newest of that name). Raises NotFoundError, and InvalidUsage for a
-        number alone: numbers are a sweep's own.
+        SWEEP is the id of a sweep, or its name (the newest of that name). Raises NotFoundError, and InvalidUsageError
+        for a number alone: numbers are a sweep's own.
         """
         sweep, number = split_trial(trial)
         if number is None:
@@ -181,7 +181,7 @@ class Client(CatalogCalls, AdministrationCalls):
         """Download all artifacts of a trial into a folder (made if it is not there); the files.
 
         `python FOLDER/run.py FOLDER` runs the engine and says its latency and validation loss. Raises NotFoundError
-        where there are none, ServiceFailure where a file does not arrive with the hash that it is listed with.
+        where there are none, ServiceFailureError where a file does not arrive with the hash that it is listed with.
         """
         trial_id = self._trial_id(trial)
         listed = self.artifacts(trial_id)

@@ -36,8 +36,8 @@ def write_study(sweep: Sweep, storage_url: str, *, name: str | None = None) -> o
     """Write all trials of a sweep as a new study; return it.
 
     `storage_url` is an SQLAlchemy URL (sqlite:///study.db); `name` defaults to the sweep's name and id. Raises
-    MissingDependency without optuna, InvalidUsage where the storage cannot be used, is a service's own database, or has
-    a study of this name.
+    MissingDependencyError without optuna, InvalidUsageError where the storage cannot be used, is a service's own
+    database, or has a study of this name.
     """
     try:
         import optuna

@@ -142,7 +142,7 @@ class Access:
         return known.caller
 
     async def check_project(self, name: str) -> None:
-        """Raise NotFound unless there is such a project."""
+        """Raise NotFoundError unless there is such a project."""
         if name in self._projects:
             return
         await self._read(lambda session: projects.get(session, name))
@@ -174,7 +174,7 @@ def _known(token: Token) -> _CachedCaller:
 
 
 def check_scopes(caller: Caller, needed: frozenset[Scope]) -> None:
-    """Raise Forbidden unless the caller has one of the scopes."""
+    """Raise ForbiddenError unless the caller has one of the scopes."""
     if not needed & caller.scopes:
         words = " or ".join(sorted(needed))
         raise ForbiddenError(
@@ -183,6 +183,6 @@ def check_scopes(caller: Caller, needed: frozenset[Scope]) -> None:
 
 
 def check_named(caller: Caller, named: str) -> None:
-    """Raise Forbidden where a token of one project names another."""
+    """Raise ForbiddenError where a token of one project names another."""
     if caller.bound_to not in (None, named):
         raise ForbiddenError(f"this token belongs to the project {caller.bound_to!r}, not to {named!r}")

@@ -20,7 +20,7 @@ NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 def create(session: Session, name: str) -> Project:
-    """Store a project. Raises ConflictError where it is there, Unprocessable for a name that will not do."""
+    """Store a project. Raises ConflictError where it is there, UnprocessableError for a name that will not do."""
     if not NAME_PATTERN.fullmatch(name):
         remedy = "use 1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit"
         raise UnprocessableError(
@@ -71,7 +71,7 @@ def every(session: Session, only: str | None) -> list[Project]:
 
 
 def delete(session: Session, name: str) -> None:
-    """Delete an empty project. Raises NotFoundError, and Conflict where something is in it."""
+    """Delete an empty project. Raises NotFoundError, and ConflictError where something is in it."""
     project = get(session, name)
     if name == DEFAULT:
         raise ConflictError(f"the project {DEFAULT!r} cannot be deleted: it serves callers who name no project")

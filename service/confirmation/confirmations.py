@@ -49,7 +49,8 @@ def create(
     max_attempts: int,
     alive_seconds: float,
 ) -> Confirmation:
-    """Queue the further trainings. Raises NotFoundError, Conflict where the sweep still goes on, Unprocessable.
+    """Queue the further trainings. Raises NotFoundError, ConflictError where the sweep still goes on,
+    UnprocessableError.
 
     `wished` are the wishes of a recommendation: without `numbers`, its trial is the first candidate.
     """
@@ -93,8 +94,8 @@ def is_confirmable(session: Session, sweep: Sweep) -> bool:
 
 
 def test_split(session: Session, settings: Settings, trial_id: str, attempt: int) -> Path:
-    """The file of the test split, for a running attempt of a confirmation. Raises ForbiddenError, LeaseLost,
-    NotFound."""
+    """The file of the test split, for a running attempt of a confirmation. Raises ForbiddenError, LeaseLostError,
+    NotFoundError."""
     trial = session.get(Trial, trial_id)
     if trial is None or trial.attempt != attempt or trial.state != TrialState.RUNNING:
         raise LeaseLostError(f"attempt {attempt} of trial {trial_id} does not run")

@@ -55,7 +55,7 @@ def register(
     """Register what a file held under `name`; True when it is new.
 
     The same content under the same name is the dataset that is there already. Raises ConflictError when the name
-    belongs to other content, Unprocessable when it will not do.
+    belongs to other content, UnprocessableError when it will not do.
     """
     check_name(name, "dataset")
     digest = content_hash(content)

@@ -29,7 +29,7 @@ def read_arrays(path: Path, *, limit_bytes: int) -> dict[str, NDArray[Any]]:
     """The arrays of an NPZ file by name; together they take at most `limit_bytes` when unpacked.
 
     Raises UnprocessableError for what is no NPZ file, is damaged, or holds anything but plain numbers and text;
-    PayloadTooLarge above the limit.
+    PayloadTooLargeError above the limit.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -29,7 +29,7 @@ class Fractions:
     test: float = 0.0
 
     def check(self) -> None:
-        """Raise Unprocessable unless every split can be there and training keeps at least half."""
+        """Raise UnprocessableError unless every split can be there and training keeps at least half."""
         if not 0 < self.validation <= 0.5:
             raise UnprocessableError(
                 f"validation={self.validation:g}: give a fraction above 0 and at most 0.5, such as 0.1"

@@ -69,8 +69,8 @@ class Taken:
 def create(
     session: Session, *, project: str, url: str, events: Sequence[str], made_by: str, allowed: Sequence[Network]
 ) -> Webhook:
-    """Store a webhook. Raises NotFoundError for an unknown project, Unprocessable for an address that is not called,
-    and Conflict where the project has as many as it may."""
+    """Store a webhook. Raises NotFoundError for an unknown project, UnprocessableError for an address that is not
+    called, and ConflictError where the project has as many as it may."""
     projects.get(session, project)
     check(url, allowed)
     have = session.scalar(sa.select(sa.func.count()).select_from(Webhook).where(Webhook.project == project)) or 0
@@ -92,7 +92,8 @@ def create(
 
 
 def check(url: str, allowed: Sequence[Network]) -> None:
-    """Raise Unprocessable for a URL that would never be called. A name is looked up when it is called, not here."""
+    """Raise UnprocessableError for a URL that would never be called. A name is looked up when it is called, not
+    here."""
     try:
         host, _ = addresses.check_url(url)
         address = addresses.literal(host)
@@ -206,7 +207,8 @@ def ping(session: Session, webhook_id: str) -> WebhookDelivery:
 
 
 def resend(session: Session, webhook_id: str, delivery_id: str) -> WebhookDelivery:
-    """Send a delivery again that has ended, with the same id. Raises NotFoundError, Conflict where it is pending."""
+    """Send a delivery again that has ended, with the same id. Raises NotFoundError, ConflictError where it is
+    pending."""
     delivery = session.get(WebhookDelivery, delivery_id, populate_existing=True)
     if delivery is None or delivery.webhook_id != webhook_id:
         raise NotFoundError(f"webhook {webhook_id} has no delivery {delivery_id}")

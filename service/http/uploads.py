@@ -110,7 +110,7 @@ class MultipartReader:
     """Reads one multipart body. Each part that is named among `file_fields` (with how many bytes all of that name may
     have) is a file and goes to the folder; the other fields are in `fields`.
 
-    Raises PayloadTooLargeError above such a limit, Unprocessable for a body that is not what it says it is, and
+    Raises PayloadTooLargeError above such a limit, UnprocessableError for a body that is not what it says it is, and
     UnsupportedMediaType for a content type that is not multipart.
     """
 

@@ -123,7 +123,7 @@ def describe_broken_hardware(
 def check_required_metrics(
     objectives: Sequence[Objective], constraints: Sequence[str], metrics: Mapping[str, float]
 ) -> None:
-    """Raise Unprocessable where a complete trial lacks a metric that an objective or a constraint needs."""
+    """Raise UnprocessableError where a complete trial lacks a metric that an objective or a constraint needs."""
     needed = {objective["metric"] for objective in objectives}
     for text in constraints:
         needed |= set(_constraint(text).metrics)
@@ -135,7 +135,7 @@ def check_required_metrics(
 
 
 def check_learnt_metrics(metrics: Mapping[str, float]) -> None:
-    """Raise Unprocessable where a complete replicate does not say what its training came to."""
+    """Raise UnprocessableError where a complete replicate does not say what its training came to."""
     if LOSS not in metrics:
         problem = Problem(f"/metrics/{LOSS}", "is missing", "a complete replicate says its loss")
         raise UnprocessableError(f"metrics that the sweep needs are missing: {LOSS}", problems=[problem])

@@ -68,7 +68,7 @@ def report(
 ) -> Instruction:
     """Store what the attempt reports and renew the lease. Losses sent twice are stored once.
 
-    "infeasible": the metrics break a hardware constraint. Raises LeaseLostError, and Unprocessable for what
+    "infeasible": the metrics break a hardware constraint. Raises LeaseLostError, and UnprocessableError for what
     `worker_reports` refuses.
     """
     row_locks.take(session, ChangesTrial(trial_id))
@@ -105,8 +105,8 @@ class Finished:
 def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseFinish) -> lease_schemas.Trial:
     """End the trial with the attempt's outcome, metrics and measurements, and judge the sweep's constraints.
 
-    The finish that was accepted may be sent again. Raises LeaseLostError for a stale attempt, Unprocessable for metrics
-    that are missing, and for what `worker_reports` refuses.
+    The finish that was accepted may be sent again. Raises LeaseLostError for a stale attempt, UnprocessableError for
+    metrics that are missing, and for what `worker_reports` refuses.
     """
     row_locks.take(session, ChangesTrial(trial_id))
     return end_attempts(session, [Finish(trial_id, attempt, body)])[0].trial
@@ -257,7 +257,8 @@ def _configuration(session: Session, trial_id: str) -> Configuration:
 
 
 def _checked_metrics(trial: sql.Row, sweep: LeasedSweep, said: Mapping[str, float]) -> dict[str, float]:
-    """What is known of a trial with what its worker says. Raises Unprocessable for what `worker_reports` refuses."""
+    """What is known of a trial with what its worker says. Raises UnprocessableError for what `worker_reports`
+    refuses."""
     confirms = sweep.kind is SweepKind.CONFIRMATION
     named = worker_reports.checked_metrics(said, trial.metrics, sweep.metric_names, confirms=confirms)
     return {**trial.metrics, **named, **worker_reports.own_figures(trial.metrics)}

@@ -24,7 +24,7 @@ SHOWN_ATTEMPTS = 20
 
 
 def get(session: Session, trial_id: str) -> Trial:
-    """Return the trial, or raise NotFound."""
+    """Return the trial, or raise NotFoundError."""
     trial = session.get(Trial, trial_id)
     if trial is None:
         raise NotFoundError(f"there is no trial {trial_id}")
@@ -32,7 +32,7 @@ def get(session: Session, trial_id: str) -> Trial:
 
 
 def get_by_number(session: Session, sweep_id: str, number: int) -> Trial:
-    """Return the trial of that number in the sweep, or raise NotFound."""
+    """Return the trial of that number in the sweep, or raise NotFoundError."""
     trial = session.scalar(sa.select(Trial).where(Trial.sweep_id == sweep_id, Trial.number == number))
     if trial is None:
         raise NotFoundError(f"there is no trial {number} in sweep {sweep_id}")

@@ -158,7 +158,7 @@ def serves(project: str | None) -> sa.ColumnElement[bool]:
 
 
 def check_reach(session: Session, worker_id: str, project: str | None) -> None:
-    """Raise NotFound where the worker is not one of `project` (None: of any)."""
+    """Raise NotFoundError where the worker is not one of `project` (None: of any)."""
     worker = session.get(Worker, worker_id)
     if worker is None or (project is not None and worker.project != project):
         raise NotFoundError(f"there is no worker {worker_id}: register again")

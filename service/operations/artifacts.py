@@ -52,7 +52,7 @@ CHUNK_BYTES = 1 << 20
 def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int, metrics: dict[str, float]) -> bool:
     """Whether a trial that would finish with these metrics is to be kept: on its sweep's front, or of a confirmation.
 
-    Raises LeaseLostError, and Unprocessable for metrics that `worker_reports` refuses.
+    Raises LeaseLostError, and UnprocessableError for metrics that `worker_reports` refuses.
     """
     trial = _held(session, trial_id, attempt)
     sweep = session.get_one(Sweep, trial.sweep_id)
@@ -73,13 +73,13 @@ def is_wanted(session: Session, settings: Settings, trial_id: str, attempt: int,
 
 
 def check_name(name: str) -> None:
-    """Raise Unprocessable unless it is one of `NAMES`, or the state of a training."""
+    """Raise UnprocessableError unless it is one of `NAMES`, or the state of a training."""
     if name not in (*NAMES, TRAINING_STATE):
         raise UnprocessableError(f"{name!r} is no artifact: one of {', '.join(NAMES)}")
 
 
 def check_held(session: Session, trial_id: str, attempt: int) -> None:
-    """Raise LeaseLost unless the attempt holds its trial."""
+    """Raise LeaseLostError unless the attempt holds its trial."""
     _held(session, trial_id, attempt)
 
 

@@ -35,7 +35,7 @@ def csv_export(session: Session, store: ColumnStore, sweep_id: str, sort: str, f
     """A column a metric and a column a parameter, by their names; what is absent is empty. Beside them how certain the
     latencies are that the sweep uses.
 
-    Raises NotFoundError, Unprocessable.
+    Raises NotFoundError, UnprocessableError.
     """
     sweep = leaderboards.get_sweep(session, sweep_id)
     metrics = metric_names(session, sweep)
@@ -62,7 +62,7 @@ def csv_export(session: Session, store: ColumnStore, sweep_id: str, sort: str, f
 def jsonl_export(
     session: Session, store: ColumnStore, sweep_id: str, sort: str, filters: leaderboards.Filters
 ) -> Export:
-    """A line a trial, each a `LeaderboardRow`. Raises NotFoundError, Unprocessable."""
+    """A line a trial, each a `LeaderboardRow`. Raises NotFoundError, UnprocessableError."""
     sweep = leaderboards.get_sweep(session, sweep_id)
     return Export(
         leaderboards.ordered_ids(session, store, sweep, sort, filters),

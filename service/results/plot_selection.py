@@ -23,7 +23,8 @@ TRIAL_NUMBER = "number"
 
 
 def full_names(sweep: Sweep, names: Sequence[str]) -> dict[str, str]:
-    """The full name of each; raises Unprocessable for one that is neither a metric nor a parameter of the sweep."""
+    """The full name of each; raises UnprocessableError for one that is neither a metric nor a parameter of the
+    sweep."""
     parameters, known = leaderboards.parameter_names(sweep), metrics_of(sweep)
     for name in names:
         if name not in parameters and name not in known:
@@ -98,7 +99,8 @@ def tradeoff(
 
 
 def full_axes(sweep: Sweep, *names: str) -> list[str]:
-    """The axes by their full names; raises Unprocessable for one that is neither a metric nor the trials' numbers."""
+    """The axes by their full names; raises UnprocessableError for one that is neither a metric nor the trials'
+    numbers."""
     known = metrics_of(sweep)
     for name in names:
         if name != TRIAL_NUMBER and name not in known:

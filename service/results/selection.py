@@ -61,7 +61,8 @@ class Condition:
         return condition
 
     def _check_choice(self) -> None:
-        """Raise Unprocessable for a value that the parameter never has: no trial would keep the condition, or all."""
+        """Raise UnprocessableError for a value that the parameter never has: no trial would keep the condition, or
+        all."""
         declared = declaration(self.name)
         choices = () if declared is None else declared.choices
         if declared is not None and declared.type == "boolean":
@@ -182,7 +183,8 @@ class Selection:
     _identity: str
 
     def page(self, size: int, token: str | None) -> tuple[Indices, str | None]:
-        """The next `size` trials after a token's, and the token of the page after; Unprocessable for another list's."""
+        """The next `size` trials after a token's, and the token of the page after; UnprocessableError for another
+        list's."""
         start = 0 if token is None else self._after(token)
         some = self.order[start : start + size]
         more = start + size < len(self.order)

@@ -77,7 +77,8 @@ def insert(
 ) -> Sweep:
     """Store a new sweep; `source`: the text of its document, where it is kept.
 
-    Raises ConflictError where its dataset was deleted meanwhile, Forbidden for a priority that its project may not use.
+    Raises ConflictError where its dataset was deleted meanwhile, ForbiddenError for a priority that its project may not
+    use.
     """
     priority = allowed_priority(session, project, priority)
     document = prepared.document
@@ -114,7 +115,7 @@ def insert(
 
 
 def get(session: Session, sweep_id: str) -> Sweep:
-    """Return the sweep as the database has it now, or raise NotFound."""
+    """Return the sweep as the database has it now, or raise NotFoundError."""
     sweep = session.get(Sweep, sweep_id, populate_existing=True)
     if sweep is None:
         raise NotFoundError(f"there is no sweep {sweep_id}")
@@ -162,7 +163,8 @@ def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
 
 
 def cancel(session: Session, sweep_id: str) -> Sweep:
-    """End the sweep: what is queued or runs is cancelled. Cancelling twice is fine. Raises NotFoundError, Conflict."""
+    """End the sweep: what is queued or runs is cancelled. Cancelling twice is fine. Raises NotFoundError,
+    ConflictError."""
     sweep = get(session, sweep_id)
     if sweep.state == SweepState.CANCELLED:
         return sweep
@@ -173,19 +175,20 @@ def cancel(session: Session, sweep_id: str) -> Sweep:
 
 
 def pause(session: Session, sweep_id: str) -> Sweep:
-    """Let no worker claim more trials of the sweep; those that run go on. Raises NotFoundError, Conflict."""
+    """Let no worker claim more trials of the sweep; those that run go on. Raises NotFoundError, ConflictError."""
     return _turn(session, sweep_id, SweepState.ACTIVE, SweepState.PAUSED, "be paused", "paused by a user")
 
 
 def resume(session: Session, sweep_id: str) -> Sweep:
-    """Let workers claim trials of a paused sweep again. Raises NotFoundError, Conflict."""
+    """Let workers claim trials of a paused sweep again. Raises NotFoundError, ConflictError."""
     sweep = get(session, sweep_id)
     reason = waits_for(sweep.target_runtime, sweep.labels or {}) if sweep.target_key is None else None
     return _turn(session, sweep_id, SweepState.PAUSED, SweepState.ACTIVE, "be resumed", reason)
 
 
 def prioritize(session: Session, sweep_id: str, priority: int) -> Sweep:
-    """Give the sweep another priority. Raises NotFoundError, Conflict, Forbidden where its project may not use it."""
+    """Give the sweep another priority. Raises NotFoundError, ConflictError, ForbiddenError where its project may not
+    use it."""
     row_locks.take_sweeps(session, [sweep_id])
     sweep = get(session, sweep_id)
     _refuse_unless(sweep, GOING_SWEEPS, "have another priority")
@@ -199,7 +202,8 @@ def prioritize(session: Session, sweep_id: str, priority: int) -> Sweep:
 
 
 def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExtension) -> Sweep:
-    """Add to the budget; a sweep that ended because of it goes on. Raises NotFoundError, Conflict, Unprocessable.
+    """Add to the budget; a sweep that ended because of it goes on. Raises NotFoundError, ConflictError,
+    UnprocessableError.
 
     Points that the end cut off are tried again first, points that had failed once more at the end.
     """
@@ -240,7 +244,7 @@ def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExten
 
 
 def delete(session: Session, sweep_id: str) -> None:
-    """Delete a sweep that has ended, with its trials and events. Raises NotFoundError, Conflict."""
+    """Delete a sweep that has ended, with its trials and events. Raises NotFoundError, ConflictError."""
     sweep = get(session, sweep_id)
     _refuse_unless(sweep, ENDED_SWEEPS, "be deleted")
     statement = sa.delete(Sweep).where(Sweep.id == sweep_id, Sweep.state.in_(ENDED_SWEEPS))
@@ -327,7 +331,7 @@ def _refuse_without_limit(name: str, limit: float | None, added: float, what: st
 
 
 def _sum(name: str, before: _Amount, added: _Amount, most: int) -> _Amount:
-    """An amount of the budget with what is added. Raises Unprocessable where that is too much."""
+    """An amount of the budget with what is added. Raises UnprocessableError where that is too much."""
     amount = before + added if added else before
     if added and amount > most:
         problem = Problem(f"/{name}", f"the budget would be {amount:,}", f"at most {most:,} in all")
@@ -336,7 +340,8 @@ def _sum(name: str, before: _Amount, added: _Amount, most: int) -> _Amount:
 
 
 def _refuse_unless_reopenable(sweep: Sweep, budget: Budget) -> None:
-    """Raise Conflict unless the extended budget lets the sweep go on: with new points, or with trials to try again."""
+    """Raise ConflictError unless the extended budget lets the sweep go on: with new points, or with trials to try
+    again."""
     ended = f"the sweep is {sweep.state} ({sweep.reason})"
     if sweep.state == SweepState.CANCELLED:
         raise ConflictError(f"{ended}: a larger budget does not continue it")

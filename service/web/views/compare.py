@@ -78,7 +78,7 @@ class Comparison:
 
 
 def compare(session: Session, sweep_id: str, query: SweepQuery) -> Comparison:
-    """The chosen trials. Raises NotFoundError, and Unprocessable for fewer than two or more than ten."""
+    """The chosen trials. Raises NotFoundError, and UnprocessableError for fewer than two or more than ten."""
     row = leaderboards.get_sweep(session, sweep_id)
     numbers = [int(number) for number in query.trial]
     if not 2 <= len(numbers) <= MAX_COMPARED:
