@@ -169,8 +169,9 @@ def _selected(
     first: Sequence[str] | None = None,
 ) -> tuple[Columns, Selection]:
     metrics = MetricNames.of(sweep.document)
-    sort, filters = full_sort(sort, metrics), filters.named(metrics)
-    names = needed(sweep.objectives, metrics, parameter_names(sweep), sort, filters, first)
+    parameters = parameter_names(sweep)
+    sort, filters = full_sort(sort, metrics, parameters), filters.named(metrics, parameters)
+    names = needed(sweep.objectives, metrics, parameters, sort, filters, first)
     columns = store.of(session, sweep, [*names, cv_name(sweep)])
     return columns, select(columns, sweep.objectives, sort, filters, first)
 

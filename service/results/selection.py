@@ -56,9 +56,7 @@ class Condition:
             detail = f"where={text[:80]!r} is not a condition"
             remedy = "a name, one of <= >= < > = !=, and a value: latency_ms_p50<=2 or mlp.kind=GatedMLP"
             raise UnprocessableError(f"{detail}: write {remedy}", problems=[Problem("/where", detail, remedy)])
-        condition = cls(*match.groups())
-        condition._check_choice()
-        return condition
+        return cls(*match.groups())
 
     def _check_choice(self) -> None:
         """Raise UnprocessableError for a value that the parameter never has: no trial would keep the condition, or
@@ -71,6 +69,12 @@ class Condition:
             detail = f"where={str(self)!r}: {self.value!r} is not a value of {self.name}"
             remedy = f"one of: {', '.join(choices)}"
             raise UnprocessableError(f"{detail}: {remedy}", problems=[Problem("/where", detail, remedy)])
+
+    def named(self, name: str) -> Condition:
+        """The same by the full name. Raises UnprocessableError for a value that it never has."""
+        condition = replace(self, name=name)
+        condition._check_choice()
+        return condition
 
     def __str__(self) -> str:
         return f"{self.name}{self.operator}{self.value}"
@@ -135,9 +139,9 @@ class Filters:
             kept &= condition.mask(columns)
         return kept
 
-    def named(self, metrics: MetricNames) -> Filters:
-        """The same with the metrics' full names."""
-        return replace(self, where=tuple(replace(each, name=metrics.known(each.name)) for each in self.where))
+    def named(self, metrics: MetricNames, parameters: Sequence[str]) -> Filters:
+        """The same with full names. Raises UnprocessableError for a value that the parameter never has."""
+        return replace(self, where=tuple(each.named(full_name(each.name, metrics, parameters)) for each in self.where))
 
     def identity(self) -> list[Any]:
         return [self.states, self.feasible, self.on_front, [str(condition) for condition in self.where]]
@@ -211,10 +215,18 @@ class Selection:
         return int((before | level).sum())
 
 
-def full_sort(sort: str, metrics: MetricNames) -> str:
-    """The same sort with a metric's full name."""
+def full_name(name: str, metrics: MetricNames, parameters: Sequence[str]) -> str:
+    """A metric's name with its shape, or a parameter's path, whose last parts are enough where they fit no other."""
+    if name in parameters or name in metrics or name in ("rank", "number"):
+        return metrics.known(name)
+    fitting = [each for each in parameters if each.endswith(f".{name}")]
+    return fitting[0] if len(fitting) == 1 else name
+
+
+def full_sort(sort: str, metrics: MetricNames, parameters: Sequence[str]) -> str:
+    """The same sort with the full name."""
     name = sort.removeprefix("-")
-    return sort.replace(name, metrics.known(name)) if name else sort
+    return f"{'-' * sort.startswith('-')}{full_name(name, metrics, parameters)}"
 
 
 RECOMMENDED = "recommended"

@@ -26,7 +26,7 @@ class ShownSweep:
     def __init__(self, session: Session, sweep_id: str, query: SweepQuery) -> None:
         self.session = session
         self.row = leaderboards.get_sweep(session, sweep_id)
-        query = replace(query, sort=full_sort(query.sort, metrics_of(self.row)))
+        query = replace(query, sort=full_sort(query.sort, metrics_of(self.row), leaderboards.parameter_names(self.row)))
         if query.limits:
             within = within_of(query.limits, front_candidates(session, self.row), self.row)
             query = replace(query, within=(*query.within, *within), limits=())

@@ -102,6 +102,8 @@ def test_filters_are_joined(client, sweep):
 def test_conditions_on_any_metric_or_parameter_keep_trials(client, sweep):
     assert numbers(client, sweep, where="latency_ms_p50<=1.5") == [0, 2, 5]
     assert numbers(client, sweep, where="mlp.kind = GatedMLP") == [1, 3]
+    assert numbers(client, sweep, where="kind = GatedMLP") == [1, 3], "as the table of a terminal names it"
+    assert numbers(client, sweep, sort="-kind") == numbers(client, sweep, sort="-mlp.kind")
     assert numbers(client, sweep, where="mlp.kind!=GatedMLP") == [0, 4, 2], "what has no kind is not of another kind"
     assert numbers(client, sweep, where=["num_layers>=8", "validation_loss<6"]) == [0, 1]
     assert numbers(client, sweep, where="mlp.kind=FusedGatedMLP") == [], "no trial of this sweep has it"
@@ -115,6 +117,7 @@ def test_conditions_on_any_metric_or_parameter_keep_trials(client, sweep):
     [
         ("mlp.kind=Nothing", "MLP, GatedMLP, FusedGatedMLP"),
         ("mlp.kind!=mlp", "MLP, GatedMLP, FusedGatedMLP"),
+        ("kind=mlp", "MLP, GatedMLP, FusedGatedMLP"),
         ("attention.position_embedding_type=rope", "rope_gpt_neox"),
         ("layers.0.attention.position_embedding_type=rope", "rope_gpt_neox"),
         ("tie_embeddings=yes", "false, true"),
