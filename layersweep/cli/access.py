@@ -64,7 +64,10 @@ def create(
         raise InvalidUsageError("--secret-from works on the database: add --database")
     secret = None if secret_from is None else _secret(secret_from)
     with _written(place, secret) as service:
+        is_first = next(iter(service.tokens()), None) is None
         record = service.create_token(name, scope, project=bound_to, expires_in_days=expires_in_days)
+    if is_first and secret_from is None:
+        err.print(Text(_closes(record), style="yellow"), soft_wrap=True)
     if as_json:
         print_json(record)
         return
@@ -287,6 +290,17 @@ class _DatabaseAdministration:
             subject=subject,
             request_id=None,
         )
+
+
+def _closes(record: TokenRecord) -> str:
+    """What the first token of a service changes for everybody."""
+    says = "It is the first token: from now on every request needs one, those of pages and workers, too."
+    if "admin" in record["scopes"]:
+        return says
+    return (
+        f"{says} This one creates no others; on the service's machine "
+        "`layersweep token create --name NAME --scope admin --project '*' --database` makes one that does."
+    )
 
 
 def _token_id(service: Administration, given: str) -> str:

@@ -156,7 +156,8 @@ class RequestMiddleware:
         secret = bearer or cookie
         if not secret:
             raise UnauthorizedError(
-                "send a token as `Authorization: Bearer <token>`; `layersweep token create` creates one"
+                "send a token as `Authorization: Bearer <token>`; on the service's machine, "
+                "`layersweep token create --database` creates one"
             )
         caller = await self._access.caller(secret, address_of(scope))
         if bearer is None and method not in access.SAFE_METHODS and not _comes_from_own_page(headers):

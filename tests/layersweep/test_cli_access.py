@@ -50,6 +50,13 @@ def test_the_first_token_is_made_on_the_machine_and_others_by_it(
     assert secret not in listed.stdout
 
 
+def test_whoever_makes_the_first_token_is_told_that_it_closes_the_service(run: Callable[..., Result]) -> None:
+    reader = run("token", "create", "--name", "reader", "--scope", "read")
+    assert "from now on every request needs one" in reader.stderr
+    assert "--scope admin --project '*' --database" in reader.stderr
+    assert "the first token" not in run("token", "create", "--name", "second", "--scope", "read").stderr
+
+
 def test_a_deployment_brings_its_own_token_along(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIVEN", SECRET)
     for _ in range(2):
