@@ -173,6 +173,12 @@ def tokenizer_path(session: Session, settings: Settings, key: str, project: str)
     return path, digest
 
 
+def is_kept(session: Session, dataset_id: str) -> bool:
+    """Whether the dataset is there, and then stays until this transaction ends."""
+    kept = select(Dataset.id).where(Dataset.id == dataset_id).with_for_update(read=True, key_share=True)
+    return session.scalar(kept) is not None
+
+
 def delete(
     database: Database, settings: Settings, key: str, project: str = DEFAULT, record: Record = unrecorded
 ) -> None:
@@ -183,6 +189,8 @@ def delete(
         row = get(session, key, project)
         if row.builtin:
             raise ConflictError(f"{row.name!r} is built in and stays")
+        # A sweep that is being stored is waited for and found, or waits and finds no dataset.
+        session.execute(select(Dataset.id).where(Dataset.id == row.id).with_for_update())
         sweeps = list(session.scalars(select(Sweep.id).where(Sweep.dataset_id == row.id).limit(5)))
         if sweeps:
             raise ConflictError(f"{row.name!r} is the data of sweep {', '.join(sweeps)}: delete the sweeps first")

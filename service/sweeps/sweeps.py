@@ -15,9 +15,9 @@ from service.common.ids import new_id
 from service.common.paging import decode_token, first_page
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
 from service.database.counts import REPLICATE, replicates_of
-from service.database.models import IS_SEARCH, Dataset, Sweep
+from service.database.models import IS_SEARCH, Sweep
 from service.database.sessions import UNSYNCHRONIZED, now, now_sql
-from service.datasets.datasets import names_of
+from service.datasets.datasets import is_kept, names_of
 from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 from service.events import events
 from service.events.end_codes import end_code
@@ -82,7 +82,7 @@ def insert(
     """
     priority = allowed_priority(session, project, priority)
     document = prepared.document
-    if prepared.dataset_id is not None and session.get(Dataset, prepared.dataset_id) is None:
+    if prepared.dataset_id is not None and not is_kept(session, prepared.dataset_id):
         raise ConflictError(f"the dataset {document.dataset!r} was deleted while the document was being read")
     sweep = Sweep(
         id=new_id(),
@@ -247,8 +247,15 @@ def delete(session: Session, sweep_id: str) -> None:
     """Delete a sweep that has ended, with its trials and events. Raises NotFoundError, ConflictError."""
     sweep = get(session, sweep_id)
     _refuse_unless(sweep, ENDED_SWEEPS, "be deleted")
-    statement = sa.delete(Sweep).where(Sweep.id == sweep_id, Sweep.state.in_(ENDED_SWEEPS))
-    session.execute(statement, execution_options=UNSYNCHRONIZED)
+    deleted = session.scalar(
+        sa.delete(Sweep)
+        .where(Sweep.id == sweep_id, Sweep.state.in_(ENDED_SWEEPS))
+        .returning(Sweep.id)
+        .execution_options(**UNSYNCHRONIZED)
+    )
+    if deleted is None:
+        # Somebody has extended it meanwhile, or was first.
+        _refuse_unless(get(session, sweep_id), ENDED_SWEEPS, "be deleted")
 
 
 def time_used_up(

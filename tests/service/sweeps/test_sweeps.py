@@ -9,13 +9,19 @@ import json
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import yaml
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
 from layers.space.document import read_document
+from service.common.states import SweepState
+from service.database.models import Sweep
+from service.database.sessions import UNSYNCHRONIZED
+from service.errors import ConflictError
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE, EXAMPLE_YAML
-from service.sweeps import validation
+from service.sweeps import sweeps, validation
 from service.sweeps.validation import Validation
 from tests.service.sweep_driver import TWELVE_POINTS, Driver, small
 
@@ -314,6 +320,26 @@ def test_only_a_sweep_that_has_ended_can_be_deleted(client: TestClient, driver: 
     assert client.get(f"/v1/sweeps/{sweep}").status_code == 404
     assert driver.trials(sweep) == []
     assert driver.asks(sweep) == []
+
+
+def test_a_sweep_that_is_extended_while_it_is_deleted_is_kept(
+    client: TestClient, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = _post(client)["id"]
+    _act(client, sweep, "cancel")
+    look = sweeps._refuse_unless
+
+    def delete(session: Session) -> None:
+        def extended_after_the_look(*looked: Any) -> None:
+            look(*looked)
+            extension = sa.update(Sweep).where(Sweep.id == sweep).values(state=SweepState.ACTIVE)
+            session.execute(extension, execution_options=UNSYNCHRONIZED)
+
+        monkeypatch.setattr(sweeps, "_refuse_unless", extended_after_the_look)
+        sweeps.delete(session, sweep)
+
+    with pytest.raises(ConflictError):
+        driver.database.write(delete)
 
 
 # --- documentation ----------------------------------------------------------------------------------------------------
