@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.common.formatting import plural
 from service.common.hashing import canonical_hash
 from service.common.ids import new_id
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, OPEN_TRIALS, SweepKind, SweepState, TrialState
@@ -116,6 +117,7 @@ def end_finished(session: Session) -> int:
         .order_by(Sweep.id)
     ).all()
     row_locks.take_sweeps(session, {sweep_id for pair in due for sweep_id in pair})
+    count = 0
     for child_id, parent_id in due:
         ended = _outcome(session, child_id)
         try:
@@ -124,7 +126,8 @@ def end_finished(session: Session) -> int:
             # Another process was first.
             continue
         events.append(session, parent_id, "sweep.confirmation", data={"confirmation": child_id, "state": ended[0]})
-    return len(due)
+        count += 1
+    return count
 
 
 def delete_of_sweep(session: Session, sweep_id: str) -> None:
@@ -141,7 +144,10 @@ def _outcome(session: Session, child_id: str) -> tuple[Any, str]:
     counts: Mapping[str, int] = session.scalars(sa.select(Sweep.counts).where(Sweep.id == child_id)).one()
     if counts.get(TrialState.COMPLETE):
         lost = sum(int(counts.get(state, 0)) for state in (TrialState.FAILED, TrialState.INFEASIBLE, TrialState.PRUNED))
-        return SweepState.COMPLETED, "confirmed" if not lost else f"confirmed; {lost} further trainings gave no loss"
+        return (
+            SweepState.COMPLETED,
+            "confirmed" if not lost else f"confirmed; {plural(lost, 'further training')} gave no loss",
+        )
     ended = Trial.sweep_id == child_id, Trial.reason.is_not(None)
     last = session.scalar(sa.select(Trial.reason).where(*ended).order_by(Trial.ended_at.desc(), Trial.id).limit(1))
     return "failed", "no further training came to its end" + (f"; the last one: {last}" if last else "")

@@ -58,8 +58,7 @@ def test_a_confirmation_from_the_request_to_its_intervals(client, services, make
     services.scheduler.discover_sweeps()
     for _ in range(5):
         finish(client, claim(client, services, worker))
-    services.database.write(confirmations.end_finished)
-    assert services.database.write(confirmations.end_finished) == 0
+    assert [services.database.write(confirmations.end_finished) for _ in range(2)] == [1, 0]
 
     (found,) = client.get(f"/v1/sweeps/{sweep}/confirmations").json()["items"]
     assert (found["state"], found["reason"]) == ("completed", "confirmed")
@@ -230,6 +229,17 @@ def test_artifacts_lie_wherever_fsspec_reaches(client, services, make_sweep, wor
     assert artifacts.collect_garbage(services.database, services.settings) == 1, (
         "what a deleted sweep left is cleared away"
     )
+
+
+def test_a_confirmation_says_how_many_trainings_gave_no_loss(client, services, make_sweep, worker):
+    made = client.post(f"/v1/sweeps/{make_sweep()}:confirm", json={"seeds": 2, "candidates": 1}).json()
+    lost = claim(client, services, worker)
+    failed = {"outcome": "failed", "reason": "the training diverged"}
+    assert client.post(f"/v1/leases/{lost['trial']}/{lost['attempt']}:finish", json=failed).status_code == 200
+    finish(client, claim(client, services, worker))
+    services.database.write(confirmations.end_finished)
+    record = client.get(f"/v1/sweeps/{made['id']}").json()
+    assert (record["state"], record["reason"]) == ("completed", "confirmed; 1 further training gave no loss")
 
 
 def test_no_sweep_may_choose_by_the_test_split(client):
