@@ -204,7 +204,7 @@ def heading(name: str) -> str:
         return f"{heading(base)} @{shape}"
     if name in _HEADINGS:
         return _HEADINGS[name]
-    return name.replace("latency_ms", "latency").removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")
+    return name.replace("_ms", "").removesuffix("_bytes").removesuffix("_seconds").replace("_", " ")
 
 
 def three_digits(value: float) -> str:

@@ -175,6 +175,7 @@ def test_a_metric_at_a_shape_has_the_unit_of_the_metric() -> None:
     assert units.metric("memory_bytes@bulk", 2**20) == "1 MiB"
     assert units.metric("flops@bulk", 2e9) == "2 G"
     assert units.heading("throughput_per_s@bulk") == "seq./s @bulk"
+    assert units.heading("decode_ms_per_token_p50") == "decode per token p50", "its values have the unit"
 
 
 def test_a_leaderboard_in_a_terminal_shows_the_shapes_of_the_objectives_alone() -> None:
