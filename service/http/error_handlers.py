@@ -175,6 +175,10 @@ def _problems(errors: Sequence[Any]) -> list[Problem]:
     return problems
 
 
+def _form(context: Mapping[str, Any]) -> str:
+    return _FORMS.get(context["pattern"], f"a text of the form {context['pattern']}")
+
+
 def _words(error: Mapping[str, Any]) -> str:
     """What is wrong, where the library's own words say it in its terms."""
     match error["type"]:
@@ -183,7 +187,7 @@ def _words(error: Mapping[str, Any]) -> str:
         case "extra_forbidden":
             return "there is no such field"
         case "string_pattern_mismatch":
-            return f"{str(error['input'])[:SHOWN]!r} has another form"
+            return f"{str(error['input'])[:SHOWN]!r} is not {_form(error['ctx'])}"
         case _:
             return error["msg"]
 
@@ -223,7 +227,7 @@ _ELSE = "what is accepted stands in /openapi.json"
 def _remedy(kind: str, context: Mapping[str, Any]) -> str:
     """What to try, as far as the kind of an error tells it."""
     if kind == "string_pattern_mismatch":
-        return _FORMS.get(context["pattern"], f"a text of the form {context['pattern']}")
+        return _form(context)
     if kind in _REMEDIES:
         return _REMEDIES[kind].format_map(context)
     return _KINDS.get(re.sub("_(type|parsing|from_float|parsing_size)$", "", kind), _ELSE)

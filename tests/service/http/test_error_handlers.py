@@ -44,6 +44,6 @@ def test_every_refusal_has_a_remedy(client: TestClient, path: str, body: Any, po
 def test_what_a_tag_may_be_is_said_in_words(client: TestClient) -> None:
     sweep = client.post("/v1/sweeps", json=EXAMPLE).json()["id"]
     answer = client.patch(f"/v1/sweeps/{sweep}", json={"tags": ["paper", "latency budget"]})
-    detail = "'latency budget' has another form"
     remedy = "1 to 32 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
+    detail = f"'latency budget' is not {remedy}"
     assert answer.json()["errors"] == [{"pointer": "/tags/1", "detail": detail, "remedy": remedy}]
