@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import threading
 from collections.abc import Callable
+from multiprocessing import connection
 from typing import Generic, TypeVar, cast
 
 Answer = TypeVar("Answer")
@@ -74,7 +74,7 @@ class Interruption:
     def wait(self, seconds: float) -> bool:
         """Wait at most `seconds`; True if it is set."""
         if self._cause is None:
-            select.select([self._readable], [], [], max(0.0, seconds))
+            connection.wait([self._readable], max(0.0, seconds))
         return self._cause is not None
 
     def fileno(self) -> int:
@@ -106,7 +106,7 @@ class InterruptibleCall(Generic[Answer]):
     def wait(self, interruption: Interruption) -> Answer:
         """Its answer. Raises what it raised, or the interruption's cause, and then abandons it."""
         if self._answered.cause is None and interruption.cause is None:
-            select.select([self._answered, interruption], [], [])
+            connection.wait([self._answered.fileno(), interruption.fileno()])
         with self._lock:
             self._is_abandoned = self._answer is None
         if self._answer is None:

@@ -12,14 +12,14 @@ import collections
 import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from multiprocessing import connection
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from workers.engine.protocol import Answer, JsonObject, Progress, Verb
 from workers.interruption import Interruption, InterruptionError
@@ -259,13 +259,13 @@ class Child:
         left_seconds, limit = min(limits, default=(None, ""))
         if left_seconds is not None and left_seconds <= 0:
             raise ChildTimeoutError(f"`{verb}` of the {self.name} process {limit}", self.tail())
-        watched: list[Any] = [self._answers]
+        watched = [self._answers]
         if self._is_stopping:
             # The interruption stays readable; a lost lease may still outrank it.
             left_seconds = min(left_seconds or STOPPING_LOOK_SECONDS, STOPPING_LOOK_SECONDS)
         elif interruption is not None:
-            watched.append(interruption)
-        ready, _, _ = select.select(watched, [], [], left_seconds)
+            watched.append(interruption.fileno())
+        ready = connection.wait(watched, left_seconds)
         if interruption is not None:
             self._check(interruption)
         if self._answers not in ready:
