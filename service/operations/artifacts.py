@@ -7,8 +7,9 @@ that was lost are never shown, and cleared away by `tidy`, as are those of trial
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -238,23 +239,29 @@ def _clear_orphans(database: Database, files: AbstractFileSystem, root: str) -> 
     """
     if not files.exists(root):
         return 0
-    # The files first: one whose row is written after this look belongs to a trial that ran, and is not among them.
+    # In this order: a file that is seen here has a row by the last look, or its trial runs at the second one, or it is
+    # kept for nobody.
     found = {_relative(str(path), root): str(path) for path in files.find(root)}
-    rows = database.read(lambda session: session.scalars(sa.select(Artifact)).all())
     running = database.read(
         lambda session: set(session.scalars(sa.select(Trial.id).where(Trial.state == TrialState.RUNNING)))
     )
-    places = [_ArtifactPath.of(row) for row in rows]
-    named = {each for place in places for each in (place.path(""), place.earlier_path(""))}
+    rows = database.read(lambda session: session.scalars(sa.select(Artifact)).all())
+    named = {each for place in map(_ArtifactPath.of, rows) for each in (place.path(""), place.earlier_path(""))}
     orphans = [path for path in found if path not in named and path.split("/")[1] not in running]
     for path in orphans:
         _remove(files, found[path])
-    with_rows = {place.trial_id for place in places} | running
-    for folder in files.ls(root, detail=False):
-        if _relative(str(folder), root).strip("/") not in with_rows:
-            with contextlib.suppress(FileNotFoundError):
-                files.rm(str(folder), recursive=True)
+    if isinstance(files, LocalFileSystem):
+        _remove_empty_folders(Path(root), running)
     return len(orphans)
+
+
+def _remove_empty_folders(root: Path, running: Collection[str]) -> None:
+    """Remove the folders of trials that do not run, as far as nothing is in them. (A store of objects has none.)"""
+    for of_trial in root.iterdir():
+        if of_trial.name not in running:
+            for folder, _, _ in os.walk(of_trial, topdown=False):
+                with contextlib.suppress(OSError):
+                    Path(folder).rmdir()
 
 
 @dataclass(frozen=True, slots=True)

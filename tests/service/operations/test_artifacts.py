@@ -12,9 +12,12 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
+from sqlalchemy.orm import Session
 
 from service.database.models import Artifact
+from service.database.sessions import Database
 from service.datasets import datasets
 from service.errors import LeaseLostError, NotFoundError
 from service.http import uploads
@@ -156,6 +159,59 @@ def test_files_that_no_row_names_are_cleared_once_their_trial_has_ended(attempt:
     Rows(database).update(artifacts.Trial, attempt.trial, pareto_rank=1)
     assert artifacts.collect_garbage(database, settings) == 2
     assert attempt.files() == [path]
+
+
+def after_reads(monkeypatch: pytest.MonkeyPatch, database: Database, count: int, happens: Callable[[], object]) -> None:
+    """Let something happen after so many reads of the database from now on."""
+    read, left = database.read, count
+
+    def counted(look: Callable[[Session], Any]) -> Any:
+        nonlocal left
+        found = read(look)
+        left -= 1
+        if not left:
+            happens()
+        return found
+
+    monkeypatch.setattr(database, "read", counted)
+
+
+@pytest.mark.parametrize("reads", [1, 2])
+def test_what_is_acknowledged_while_garbage_is_looked_for_stays(
+    attempt: Attempt, reads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = attempt.services.database
+    attempt.store(b"kept")
+    columns = {column.key: getattr(attempt.row(), column.key) for column in sa.inspect(Artifact).columns}
+    database.write(lambda session: session.delete(session.get_one(Artifact, (attempt.trial, NAME))))
+
+    def acknowledge() -> None:
+        database.write(lambda session: session.add(Artifact(**columns)))
+        attempt.finish()
+        Rows(database).update(artifacts.Trial, attempt.trial, pareto_rank=1)
+
+    with monkeypatch.context() as patched:
+        after_reads(patched, database, reads, acknowledge)
+        artifacts.collect_garbage(database, attempt.services.settings)
+    assert attempt.read() == b"kept"
+
+
+def test_what_a_trial_uploads_that_begins_to_run_meanwhile_stays(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = attempt.services.database
+    attempt.store(b"kept")
+    later: list[Attempt] = []
+
+    def begin() -> None:
+        later.append(Attempt(attempt.services))
+        later[0].store(b"new")
+
+    with monkeypatch.context() as patched:
+        after_reads(patched, database, 2, begin)
+        artifacts.collect_garbage(database, attempt.services.settings)
+    later[0].finish()
+    assert later[0].read() == b"new"
 
 
 def test_uploads_are_written_outside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
