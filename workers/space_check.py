@@ -146,6 +146,8 @@ class SpaceCheck:
             found["quantizations"] = list(limits.quantizations)
             found["lacks"] = dict(limits.lacks)
             found["device_model"] = f"compute capability {compute_capability}"
+        elif found.get("build_only"):
+            found["device_model"] = "every GPU that it knows: no --compute-capability was given"
         found["device_memory_bytes"] = found["device_memory_bytes"] or ANY_MEMORY_BYTES
         self.capabilities: Capabilities = {**found}
 

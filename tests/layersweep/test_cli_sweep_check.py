@@ -15,6 +15,7 @@ from layersweep import Client
 from layersweep.cli import app
 from layersweep.cli.common import EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_WRONG_CALL
 from tests.layersweep.finisher import DOCUMENT
+from workers.engine.tensorrt import cuda
 
 Check = Callable[..., Result]
 
@@ -65,7 +66,16 @@ def test_people_read_how_many_build_and_why_others_do_not(check: Check, tmp_path
     assert "0 of 4 points (the whole space) build with tensorrt_rtx" in said
     assert [said.count(f"dtype={name}") for name in ("float32", "bfloat16")] == [1, 1]
     assert said.count("2 infeasible") == 2
-    assert max(map(len, checked.stdout.splitlines())) <= 80
+    assert max(map(len, checked.stdout.splitlines())) <= 120, "the width of a log"
+
+
+def test_without_a_gpu_it_says_for_which_it_built(tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    if cuda.device_count():
+        pytest.skip("this machine has a GPU, which it builds for")
+    path = document(tmp_path, {"dtype": "float16"})
+    checked = CliRunner().invoke(app, ["sweep", "check", str(path)])
+    assert "for every GPU that it knows: no --compute-capability was given." in " ".join(checked.stdout.split())
 
 
 def test_of_a_dataset_that_was_uploaded_the_service_is_asked(
