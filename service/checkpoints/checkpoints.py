@@ -22,11 +22,9 @@ from service.database.checkpoint_models import Checkpoint
 from service.database.models import Sweep
 from service.database.retries import again_if_taken
 from service.database.sessions import Database, now
+from service.datasets.content_folders import INCOMING, remove_unless_needed
 from service.errors import ConflictError, NotFoundError
 from service.settings import Settings
-
-INCOMING = "incoming-"
-"""How the folder of a checkpoint begins that is being written."""
 
 Record = Callable[[Session, str], None]
 """Called in the transaction of a change, with the checkpoint's id."""
@@ -82,8 +80,7 @@ def register(
     try:
         answer = again_if_taken(lambda: database.write(insert))
     except ConflictError:
-        if not database.read(lambda session: _is_shared(session, digest)):
-            shutil.rmtree(folder(settings, digest), ignore_errors=True)
+        _remove_unless_shared(database, settings, digest)
         raise
     if not folder(settings, digest).is_dir():
         # The same content was deleted meanwhile, with its files.
@@ -159,7 +156,7 @@ def delete(database: Database, settings: Settings, key: str, project: str, recor
 
     orphan = database.write(remove_row)
     if orphan is not None:
-        shutil.rmtree(folder(settings, orphan), ignore_errors=True)
+        _remove_unless_shared(database, settings, orphan)
 
 
 def folder(settings: Settings, digest: str) -> Path:
@@ -177,6 +174,10 @@ def to_detail(row: Checkpoint) -> CheckpointDetail:
 
 def _needs(document: Mapping[str, object], row: Checkpoint) -> bool:
     return row.sha256 in json.dumps(document.get("training", {}))
+
+
+def _remove_unless_shared(database: Database, settings: Settings, digest: str) -> None:
+    remove_unless_needed(folder(settings, digest), lambda: database.read(lambda session: _is_shared(session, digest)))
 
 
 def _is_shared(session: Session, digest: str) -> bool:

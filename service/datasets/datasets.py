@@ -23,8 +23,9 @@ from service.database.sessions import Database, now
 from service.datasets import schemas as dataset_schemas
 from service.datasets import stored_splits
 from service.datasets.content import Content
+from service.datasets.content_folders import remove_unless_needed
 from service.datasets.implications import implications
-from service.datasets.stored_splits import content_hash, folder, is_stored, remove, store
+from service.datasets.stored_splits import content_hash, folder, is_stored, store
 from service.errors import ConflictError, NotFoundError
 from service.settings import Settings
 
@@ -91,8 +92,7 @@ def register(
     try:
         answer = again_if_taken(lambda: database.write(insert))
     except ConflictError:
-        if not database.read(lambda session: _is_shared(session, digest)):
-            remove(settings.data_dir, digest)
+        _remove_unless_shared(database, settings, digest)
         raise
     if not is_stored(settings.data_dir, digest, splits):
         # The same content was deleted meanwhile, with its files.
@@ -201,7 +201,13 @@ def delete(
 
     orphan = database.write(remove_row)
     if orphan is not None:
-        remove(settings.data_dir, orphan)
+        _remove_unless_shared(database, settings, orphan)
+
+
+def _remove_unless_shared(database: Database, settings: Settings, digest: str) -> None:
+    remove_unless_needed(
+        folder(settings.data_dir, digest), lambda: database.read(lambda session: _is_shared(session, digest))
+    )
 
 
 def _is_shared(session: Session, digest: str) -> bool:

@@ -16,10 +16,8 @@ from numpy.lib import format as npy
 from service.common.hashing import file_hash
 from service.database.dataset_columns import StoredSplit
 from service.datasets.content import SPLIT_NAMES, Arrays, Content
+from service.datasets.content_folders import INCOMING
 from service.datasets.texts.tokens import pieces
-
-INCOMING = "incoming-"
-"""How the folder of a dataset begins that is being written: one that is old was cut off with its process."""
 
 
 def content_hash(content: Content) -> str:
@@ -67,7 +65,7 @@ def store(data_dir: Path | str, digest: str, content: Content) -> dict[str, Stor
         except OSError:
             # The folder is there: the same content, registered before or at this very moment.
             if not is_stored(data_dir, digest, described):
-                remove(data_dir, digest)
+                shutil.rmtree(place, ignore_errors=True)
                 complete.replace(place)
     return described
 
@@ -83,7 +81,3 @@ def _write_npz(path: Path, arrays: Arrays) -> None:
                         member.write(piece.data)
                 else:
                     npy.write_array(member, array, allow_pickle=False)
-
-
-def remove(data_dir: Path | str, digest: str) -> None:
-    shutil.rmtree(folder(data_dir, digest), ignore_errors=True)

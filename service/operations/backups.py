@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
-from service.datasets.stored_splits import INCOMING
+from service.datasets.content_folders import INCOMING
 from service.events import server_key
 from service.settings import Settings
 

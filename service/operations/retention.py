@@ -24,7 +24,7 @@ from service.database.base import Base
 from service.database.models import IS_CONFIRMATION, Attempt, Event, Measurement, Sweep, Trial
 from service.database.sessions import UNSYNCHRONIZED, Database, now_sql
 from service.datasets import datasets
-from service.datasets.stored_splits import INCOMING
+from service.datasets.content_folders import INCOMING
 from service.http import idempotency
 from service.operations import artifacts
 from service.settings import Settings

@@ -255,6 +255,24 @@ def test_deleting_removes_row_and_files(client, services):
     assert sorted(left) == ["digits", "python-topics"]
 
 
+def test_content_that_is_registered_again_while_its_dataset_is_deleted_keeps_its_files(client, services, monkeypatch):
+    upload(client)
+    write = services.database.write
+
+    def registered_after_the_deletion(change):
+        monkeypatch.setattr(services.database, "write", write)
+        orphan = write(change)
+        assert upload(client, name="again").status_code == 201
+        return orphan
+
+    monkeypatch.setattr(services.database, "write", registered_after_the_deletion)
+    datasets.delete(services.database, services.settings, "bottles")
+    tokens(client, "again", "training")
+    folders = [path.name for path in (services.settings.data_dir / "datasets").iterdir()]
+    assert client.get("/v1/datasets/again").json()["sha256"] in folders
+    assert not [name for name in folders if name.startswith("incoming-")]
+
+
 def test_profiles_are_plain_json(client):
     profile = upload(client).json()["profile"]
     assert json.loads(json.dumps(profile, allow_nan=False)) == profile

@@ -1,0 +1,33 @@
+"""Folders named by the hash of what is in them, which every row with that hash shares, in whichever project."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+INCOMING = "incoming-"
+"""How a folder beside them begins whose content is being written or removed: one that is old was left by a process that
+was killed."""
+
+
+def remove_unless_needed(place: Path, is_needed: Callable[[], bool]) -> None:
+    """Remove a folder whose last row is gone. `is_needed`: asks whether a row names it.
+
+    The folder is moved away before that is asked again. So whoever stores the same content at this moment is found by
+    the question, and the folder comes back; or finds no folder, and writes it again.
+    """
+    if not place.is_dir() or is_needed():
+        return
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=INCOMING) as removed:
+        moved = Path(removed) / place.name
+        place.replace(moved)
+        keeps = True
+        try:
+            keeps = is_needed()
+        finally:
+            if keeps:
+                # Where it cannot be moved back, the same content was written again.
+                with contextlib.suppress(OSError):
+                    moved.replace(place)
