@@ -11,6 +11,9 @@ from layersweep.sweep import Sweep
 MOST_PARAMETERS = 100
 """That MLflow takes in one request."""
 
+UNFINISHED = "RUNNING"
+"""The status of a run that was begun and not ended."""
+
 STATUSES = {"failed": "FAILED", "cancelled": "KILLED"}
 
 
@@ -18,7 +21,8 @@ def write_experiment(sweep: Sweep, tracking_uri: str | None, *, name: str | None
     """Write the trials that have ended as runs of an experiment; how many are new there.
 
     `tracking_uri` is a tracking server or a database (None: MLFLOW_TRACKING_URI), `name` the experiment's (default:
-    the sweep's). A trial that is there already is left as it is, so an export may be repeated while a sweep goes on.
+    the sweep's). A trial that is there already is left as it is, so an export may be repeated while a sweep goes on;
+    the run at which one broke off is finished.
     Metrics of a shape are named latency_ms_p50/chat: MLflow has no @. Raises MissingDependencyError without mlflow,
     InvalidUsageError where MLflow refuses.
     """
@@ -29,9 +33,13 @@ def write_experiment(sweep: Sweep, tracking_uri: str | None, *, name: str | None
         known = _known(client, experiment, sweep.id)
         written = 0
         for run in finished_runs(sweep):
-            if run.trial["id"] not in known:
-                _write(client, mlflow.entities, experiment, run)
-                written += 1
+            info = known.get(run.trial["id"])
+            if info is None:
+                info = _begin(client, experiment, run)
+            elif info.status != UNFINISHED:
+                continue
+            _write(client, mlflow.entities, info.run_id, run)
+            written += 1
     except (mlflow.exceptions.MlflowException, ImportError, OSError) as problem:
         said = str(problem).partition("\n")[0]
         raise InvalidUsageError(f"MLflow cannot write to {tracking_uri or 'its tracking server'}: {said}") from problem
@@ -43,21 +51,23 @@ def _experiment(client: Any, name: str) -> str:
     return str(client.create_experiment(name) if found is None else found.experiment_id)
 
 
-def _known(client: Any, experiment: str, sweep: str) -> set[str]:
-    """The trials of the sweep that have a run."""
-    known: set[str] = set()
+def _known(client: Any, experiment: str, sweep: str) -> dict[str, Any]:
+    """The trials of the sweep that have a run -> what MLflow says of it."""
+    known: dict[str, Any] = {}
     token: str | None = None
     while True:
         page = client.search_runs([experiment], f"tags.`layersweep.sweep` = '{sweep}'", page_token=token)
-        known |= {run.data.tags.get("layersweep.trial", "") for run in page}
+        known |= {run.data.tags.get("layersweep.trial", ""): run.info for run in page}
         token = page.token
         if not token:
             return known
 
 
-def _write(client: Any, entities: Any, experiment: str, run: FinishedRun) -> None:
-    created = client.create_run(experiment, start_time=run.started_ms, tags=run.tags, run_name=run.name)
-    run_id = created.info.run_id
+def _begin(client: Any, experiment: str, run: FinishedRun) -> Any:
+    return client.create_run(experiment, start_time=run.started_ms, tags=run.tags, run_name=run.name).info
+
+
+def _write(client: Any, entities: Any, run_id: str, run: FinishedRun) -> None:
     parameters = [entities.Param(name, str(value)) for name, value in run.parameters.items()]
     for first in range(0, len(parameters), MOST_PARAMETERS):
         client.log_batch(run_id, params=parameters[first : first + MOST_PARAMETERS])

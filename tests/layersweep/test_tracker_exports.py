@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from layersweep import Client, MissingDependencyError, Sweep
+from layersweep import Client, InvalidUsageError, MissingDependencyError, Sweep
 from layersweep.cli import app
 from layersweep.exports.mlflow import write_experiment
 from layersweep.exports.runs import finished_runs
@@ -49,6 +50,55 @@ def test_a_library_that_is_missing_is_named(sweep: Sweep, monkeypatch: pytest.Mo
         write_experiment(sweep, "sqlite://")
     with pytest.raises(MissingDependencyError, match=r"layersweep\[wandb\]"):
         write_runs(sweep, "layers")
+
+
+class TrackingServer(list[SimpleNamespace]):
+    """Stands in for the library: its runs, and how many more requests it answers before it is away."""
+
+    requests_left = 1_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.exceptions = SimpleNamespace(MlflowException=ConnectionError)
+        self.entities = SimpleNamespace(Param=lambda *given: given, Metric=lambda *given: given)
+        self.token = None
+
+    def MlflowClient(self, tracking_uri: str) -> TrackingServer:  # noqa: N802 - the library's own name
+        return self
+
+    def get_experiment_by_name(self, name: str) -> SimpleNamespace:
+        return SimpleNamespace(experiment_id="1")
+
+    def search_runs(self, experiments: list[str], query: str, page_token: str | None) -> TrackingServer:
+        return self
+
+    def create_run(self, experiment: str, *, tags: dict[str, str], **facts: object) -> SimpleNamespace:
+        info = SimpleNamespace(run_id=str(len(self)), status="RUNNING")
+        self.append(SimpleNamespace(info=info, data=SimpleNamespace(tags=tags)))
+        return self[-1]
+
+    def log_batch(self, run_id: str, **logged: object) -> None:
+        self.requests_left -= 1
+        if self.requests_left < 0:
+            raise ConnectionError("the tracking server is away")
+
+    def set_terminated(self, run_id: str, status: str, ended_ms: int) -> None:
+        self[int(run_id)].info.status = status
+
+
+def test_the_run_at_which_an_export_broke_off_is_finished_by_the_next(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = TrackingServer()
+    monkeypatch.setitem(sys.modules, "mlflow", server)
+    server.requests_left = 3
+    with pytest.raises(InvalidUsageError, match="the tracking server is away"):
+        write_experiment(sweep, "http://tracking.test")
+    assert [run.info.status for run in server] == ["FINISHED", "RUNNING"]
+    server.requests_left = 1_000
+    assert write_experiment(sweep, "http://tracking.test") == 5
+    assert write_experiment(sweep, "http://tracking.test") == 0
+    assert [run.info.status for run in server] == ["FINISHED"] * 6
 
 
 @pytest.mark.slow
