@@ -125,7 +125,7 @@ def test_a_recommended_trial_that_was_not_confirmed_is_said_to_be_so(client, ser
         assert "2. Experimentation: other trials were confirmed" in text
         assert f"{says}. Of those, trial 0 has the lowest mean test loss, 2.0800 nats" in text
         assert f"layersweep confirm {sweep} --trial 1" in text
-        assert text.count("the lowest mean test loss") == text.count("was not confirmed: trial 0 was"), "once"
+        assert text.count("the lowest mean test loss") == 1
         preferred = client.get(path, params={"format": form, "prefer": "latency_ms_p50"}).text
         assert "confirmed on a split that no sweep has seen" in preferred
     assert "Trial 1 was not confirmed" in client.get(f"/sweeps/{sweep}").text
