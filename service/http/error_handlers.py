@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from itertools import groupby
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -87,7 +88,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid_request(request: Request, error: RequestValidationError) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
-        problems = _problems(error.errors())
+        problems = _problems(error.errors(), request.headers.get("content-type", ""))
         detail = "; ".join(": ".join(filter(None, (each.pointer, each.detail))) for each in problems[:3])
         return respond(UnprocessableError(detail, problems=problems), request.url.path)
 
@@ -155,24 +156,40 @@ def _from_http(error: HTTPException) -> ServiceError:
     return Other(str(error.detail))
 
 
-def _problems(errors: Sequence[Any]) -> list[Problem]:
+def _problems(errors: Sequence[Any], content_type: str) -> list[Problem]:
+    """Of what a request was refused for, in the order of the fields."""
     problems: list[Problem] = []
     for error in errors:
         place, *path = error["loc"]
         cause = error.get("ctx", {}).get("error")
         if isinstance(cause, UnstorableError):
             path += cause.path
+        if place != "body":
+            # What follows the name of a parameter that may be of several types names the type, not a place.
+            path = [*path[:1], *(part for part in path[1:] if isinstance(part, int))]
         pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
         if error["type"] == "json_invalid":
             reason = error.get("ctx", {}).get("error", "")
             problems.append(Problem("", f"the body is not JSON: {reason} at character {path[0]}", "send valid JSON"))
         elif error["type"] == "missing" and (place, path) == ("body", []):
             problems.append(Problem("", "the request has no body", "send one, as application/json"))
+        elif error["type"] == "model_attributes_type" and "json" not in content_type and not path:
+            sent = f"its Content-Type is {content_type[:SHOWN]!r}" if content_type else "it has no Content-Type"
+            problems.append(Problem("", f"the body was not read as JSON: {sent}", "send application/json"))
         else:
             where = "" if place == "body" else f"{place}: "
             detail = f"{where}{cause if isinstance(cause, ValueError) else _words(error)}"
             problems.append(Problem(pointer, detail, _remedy(error["type"], error.get("ctx", {}))))
-    return problems
+    return [_joined(pointer, list(same)) for pointer, same in groupby(problems, lambda each: each.pointer)]
+
+
+def _joined(pointer: str, problems: Sequence[Problem]) -> Problem:
+    """The problems of one place as one: a value that may be of several types was refused by each."""
+    return Problem(
+        pointer,
+        "; ".join(dict.fromkeys(each.detail for each in problems)),
+        ", or ".join(dict.fromkeys(each.remedy for each in problems)),
+    )
 
 
 def _form(context: Mapping[str, Any]) -> str:

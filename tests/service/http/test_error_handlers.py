@@ -18,6 +18,7 @@ SCOPES = "'read', 'submit', 'work' or 'admin'"
         ("/v1/sweeps?page_size=0", None, "/page_size", "at least 1"),
         ("/v1/sweeps?page_size=1001", None, "/page_size", "at most 1000"),
         ("/v1/sweeps?page_size=many", None, "/page_size", "a whole number"),
+        ("/v1/sweeps/x/leaderboard?feasible=maybe", None, "/feasible", "true or false, or one of 'undecided'"),
         ("/v1/leases", {}, "/worker", "add it"),
         ("/v1/projects", {"name": "Vision!"}, "/name", "use 1 to 63 of a-z, 0-9 and '-', beginning with a letter or"),
         ("/v1/projects", {"name": ""}, "/name", "at least 1 characters"),
@@ -39,6 +40,14 @@ def test_every_refusal_has_a_remedy(client: TestClient, path: str, body: Any, po
     assert (problem["pointer"], problem["detail"] != "") == (pointer, True)
     assert problem["remedy"].startswith(remedy)
     assert not answer.json()["detail"].startswith(":")
+
+
+def test_a_body_that_is_sent_as_a_form_is_told_so(client: TestClient) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = client.post("/v1/sweeps/x:extend", content='{"trials": 5}', headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].endswith("its Content-Type is 'application/x-www-form-urlencoded'")
+    assert answer.json()["errors"][0]["remedy"] == "send application/json"
 
 
 def test_what_a_tag_may_be_is_said_in_words(client: TestClient) -> None:
