@@ -8,6 +8,7 @@ no more of the answer is read than is needed to let go of it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -33,6 +34,8 @@ STOP_SECONDS = 3.0
 _MARGIN_SECONDS = 20.0
 """A delivery stays taken for so much longer than a try may last."""
 _ANSWER_BYTES = 4096
+ANSWER_SECONDS = 1.0
+"""How long the beginning of an answer's body is waited for: its status is all that counts."""
 _RETRY_AFTER_TROUBLE_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -145,7 +148,9 @@ class WebhookSender:
             self._key = await to_thread.run_sync(server_key.read, self._settings)
         secret = webhooks.secret_of(self._key, taken.webhook_id, taken.salt)
         headers = webhooks.headers_of(secret, taken.id, int(time.time()), taken.body)
-        return await call(taken.url, host, found, headers, taken.body, tls=self._tls)
+        # So that there is time for another address where one takes no connection and says nothing.
+        connect_seconds = self._settings.webhook_seconds / (len(found) + 1)
+        return await call(taken.url, host, found, headers, taken.body, tls=self._tls, connect_seconds=connect_seconds)
 
 
 async def call(
@@ -156,8 +161,10 @@ async def call(
     body: bytes,
     *,
     tls: ssl.SSLContext,
+    connect_seconds: float | None = None,
 ) -> int:
-    """POST to the first of the addresses that takes a connection; the status of the answer.
+    """POST to the first of the addresses that takes a connection, each within `connect_seconds`; the status of the
+    answer.
 
     The connection goes to the address itself; the name is what the certificate is checked against and what `Host` says.
     """
@@ -171,7 +178,10 @@ async def call(
     }
     failure: httpx2.TransportError | None = None
     transport = httpx2.AsyncHTTPTransport(verify=tls, trust_env=False)
-    async with httpx2.AsyncClient(transport=transport, timeout=None, follow_redirects=False, trust_env=False) as client:
+    timeout = httpx2.Timeout(None, connect=connect_seconds)
+    async with httpx2.AsyncClient(
+        transport=transport, timeout=timeout, follow_redirects=False, trust_env=False
+    ) as client:
         for address in found:
             target = parts._replace(netloc=_netloc(address, parts.port)).geturl()
             request = client.build_request(
@@ -183,10 +193,10 @@ async def call(
                 failure = error
                 continue
             try:
-                async for piece in response.aiter_raw(_ANSWER_BYTES):
-                    # Enough of a short answer is read to end it in order; a long one is cut off.
-                    if piece:
-                        break
+                # Enough of a short answer is read to end it in order; a long or a slow one is cut off.
+                with contextlib.suppress(TimeoutError, httpx2.TransportError):
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        await anext(response.aiter_raw(_ANSWER_BYTES), None)
             finally:
                 await response.aclose()
             return response.status_code

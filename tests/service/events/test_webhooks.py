@@ -20,16 +20,16 @@ import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from httpx2 import ConnectError
+from httpx2 import AsyncHTTPTransport, ByteStream, ConnectError, ConnectTimeout, Request, Response
 
 from service.app import create_app
 from service.auth import projects, tokens
 from service.common.states import SweepState
 from service.database.access_models import Webhook, WebhookDelivery
 from service.errors import UnprocessableError
-from service.events import addresses, server_key, webhooks
+from service.events import addresses, sender, server_key, webhooks
 from service.events import schemas as event_schemas
-from service.events.addresses import AddressError
+from service.events.addresses import Address, AddressError
 from service.events.sender import WebhookSender, call
 from service.http.dependencies import Services
 from service.settings import Settings
@@ -425,6 +425,54 @@ def test_the_certificate_must_be_of_the_name_although_the_address_is_called(tmp_
             post("other.example")
         server.shutdown()
     assert hosts == [f"hook.example:{server.server_port}"]
+
+
+def test_an_answer_counts_though_its_body_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "ANSWER_SECONDS", 0.01)
+    over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(202)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            over.wait(30)
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    loopback = ipaddress.ip_address("127.0.0.1")
+    with ThreadingHTTPServer((str(loopback), 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://hook.example:{server.server_port}/hook"
+        tls = ssl.create_default_context()
+        answered = asyncio.wait_for(call(url, "hook.example", [loopback], {}, b"{}", tls=tls), timeout=10)
+        assert asyncio.run(answered) == 202
+        over.set()
+        server.shutdown()
+
+
+def test_another_address_is_tried_where_one_takes_no_connection(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (ipaddress.ip_address(f"192.0.2.{number}") for number in (1, 2))
+
+    async def resolve(*asked: object) -> list[Address]:
+        return [first, second]
+
+    async def handle(transport: object, request: Request) -> Response:
+        if request.url.host == str(second):
+            return Response(204, stream=ByteStream(b""))
+        if request.extensions["timeout"]["connect"] is None:
+            await asyncio.Event().wait()
+        raise ConnectTimeout("nobody takes it")
+
+    monkeypatch.setattr(addresses, "resolve", resolve)
+    monkeypatch.setattr(AsyncHTTPTransport, "handle_async_request", handle)
+    settings = services.settings.model_copy(update={"webhook_seconds": 1.0})
+    sending = WebhookSender(services.database, services.notifications, settings)
+    taken = webhooks.Taken("D", "W", "https://hook.example/", "salt", b"{}", 1)
+    assert asyncio.run(sending._try(taken)) == (204, None)
 
 
 # --- what is accepted -------------------------------------------------------------------------------------------------
