@@ -7,7 +7,7 @@ import math
 NEAR = 1e-9
 """Numbers as near as this, relative to their size, are equal, and one as near to an integer is it: 0.29 * 100 is 29.
 
-Decimal fractions have no exact value in binary: what a user calculates by hand must come out as he does it.
+Decimal fractions have no exact value in binary: what a user calculates by hand must come out the same.
 """
 NEAR_ZERO = 1e-15
 """What is left of a difference that would be 0: no parameter and no metric is as small."""

@@ -1,11 +1,11 @@
-"""Whose turn it is on a device: who needs it alone has it alone, the others share it, in the order in which they came.
+"""Turns on a device: a request that needs it alone has it alone, the others share it, in the order of their arrival.
 
 A measurement needs the device alone. So do a load whose memory is weighed by the device's own figure, a build that
 times kernels, and the steps of a training whose budget is in seconds. A load and the measurement after it are one
-turn: whoever shares the device has to leave it once for both. All else that computes there (the steps of other
-trainings, evaluations, references) shares it, and stops at its next seam when somebody waits. On a CPU exports, builds
-and loads share it, too; they have no seams. A build on a GPU that compares no times of kernels shares it and is stopped
-wherever it is (pausing.py).
+turn: what shares the device has to leave it once for both. All else that computes there (the steps of other trainings,
+evaluations, references) shares it, and stops at its next seam when a request waits. On a CPU exports, builds and loads
+share it, too; they have no seams. A build on a GPU that compares no times of kernels shares it and is stopped wherever
+it is (pausing.py).
 
             comes                    first in the queue                     the device is free for it
     away ──────────▶ waits in the queue ──────────▶ waits for the device ──────────▶ has the device
@@ -15,19 +15,20 @@ wherever it is (pausing.py).
 Two files of a device, in the folder that processes and containers share. The kernel lets go of a lock however its
 holder ends: if a holder is killed, the next proceeds.
 
-    .queue      who waits locks one byte of it, alone: its offset is the time at which he came (nanoseconds of the
-                monotonic clock). First in the queue is who can lock all bytes before his own. He leaves the queue when
-                he has the device. Who has it looks, at each seam, whether any byte is locked
-    .device     locked alone, or shared. Who shares it and gives way to nobody until it has done (a build) locks its
-                first byte, too: to give way beside it lets nobody in, so trainings step on until it has done
+    .queue      a waiting request locks one byte of it, alone: the byte's offset is the time of its arrival (nanoseconds
+                of the monotonic clock). The first in the queue is the one that can lock all bytes before its own. It
+                leaves the queue when it has the device. A holder looks, at each seam, whether any byte is locked
+    .device     locked alone, or shared. A holder that shares it and gives way to none until it has done (a build) locks
+                its first byte, too: to give way beside it lets none in, so trainings step on until it has done
 
-Most of what shares the device is short, and a trial has much of it. So what is to be alone, and who comes again after
-he has given way, stand behind those that come to share it within PRECEDENCE_SECONDS. Who has waited keeps the device
-for KEPT_SECONDS, and for longer if several others had it before him: a training that others always wait for makes more
-than one step at a time, and has its fifth of the device whether one worker of the machine measures or six.
+Most of what shares the device is short, and a trial has much of it. So a request for the device alone, and one that
+comes again after it has given way, stand behind those that come to share it within PRECEDENCE_SECONDS. A holder that
+has waited keeps the device for KEPT_SECONDS, and for longer if several others had it before: a training that others
+always wait for makes more than one step at a time, and has its fifth of the device whether one worker of the machine
+measures or six.
 
-Nobody starves, whatever the mix: who comes later than that stands behind. Nobody waits for somebody who waits for him:
-who waits has neither the device nor an earlier byte.
+None starves, whatever the mix: a request that comes later than that stands behind. No two wait for each other: a
+waiting request has neither the device nor an earlier byte.
 """
 
 from __future__ import annotations
