@@ -95,9 +95,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:  # pyright: ignore[reportUnusedFunction]
         headers = dict(error.headers or {})
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-            headers |= _allow(app.openapi()["paths"], request.url.path)
         path = request.url.path
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers |= _allow(app.openapi()["paths"], path)
+            taken = headers.get("Allow", headers.get("allow", "nothing"))
+            error = HTTPException(error.status_code, f"{path[:SHOWN]} takes {taken}, not {request.method[:SHOWN]}")
         if error.status_code == HTTPStatus.NOT_FOUND and error.detail == HTTPStatus.NOT_FOUND.phrase:
             nothing = f"there is nothing at {path[:SHOWN]}: the API is at /v1, and a server is named without a path"
             return respond(NotFoundError(nothing), path, headers)

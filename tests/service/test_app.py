@@ -89,6 +89,7 @@ def test_a_method_that_a_path_lacks_is_answered_with_those_that_it_has(
 ) -> None:
     answer = client.put(path)
     assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.json()["detail"] == f"{path} takes {allowed}, not PUT"
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff:\x00", b'{"worker": "\xed\xa0\x80"}', b"[" * 100_000])
