@@ -40,7 +40,7 @@ def one_text(files: Sequence[Path], column: str | None, scratch: Path, limit_byt
     """
     if column is None and len(files) == 1:
         _refuse_parquet(files[0])
-        return Source(files[0], (*utf8.byte_order_mark_notes(files[0]), *utf8.carriage_return_notes(files[0])))
+        return Source(files[0], (*utf8.byte_order_mark_notes(files[0]), *_notes(files[0])))
     path = scratch / "text"
     with path.open("wb") as made:
         text = _Joined(made, limit_bytes)
@@ -51,7 +51,11 @@ def one_text(files: Sequence[Path], column: str | None, scratch: Path, limit_byt
             else:
                 text.append_rows(_parquet(file, column) if _is_parquet(file) else _json_lines(file, column))
         notes = text.notes(column, len(files))
-    return Source(path, (*notes, *utf8.carriage_return_notes(path)))
+    return Source(path, (*notes, *_notes(path)))
+
+
+def _notes(path: Path) -> tuple[str, ...]:
+    return (*utf8.carriage_return_notes(path), *utf8.nul_notes(path))
 
 
 class _Joined:

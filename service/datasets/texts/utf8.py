@@ -57,6 +57,14 @@ def carriage_return_notes(path: Path) -> tuple[str, ...]:
     return ("lines end with a carriage return and a line feed, and both are kept: dos2unix takes the former out",)
 
 
+def nul_notes(path: Path) -> tuple[str, ...]:
+    """What is to be said of a file that is most likely no text, as its beginning shows."""
+    with path.open("rb") as file:
+        if b"\0" not in file.read(CHUNK_BYTES):
+            return ()
+    return ("the file holds NUL bytes, as pictures, archives and UTF-16 do and texts do not: they are kept",)
+
+
 def refuse_utf16(path: Path) -> None:
     """Raise UnprocessableError for a text that says of itself that it is UTF-16."""
     with path.open("rb") as file:

@@ -44,6 +44,14 @@ def test_one_file_is_the_text_itself(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_that_is_most_likely_no_text_is_said_to_be_so(tmp_path: Path) -> None:
+    picture = b"\x89PNG\x1a\n\0\0\0\rIHDR"
+    assert text_of(tmp_path, picture) == (
+        picture,
+        "the file holds NUL bytes, as pictures, archives and UTF-16 do and texts do not: they are kept",
+    )
+
+
 def test_files_follow_one_another_each_ending_a_line(tmp_path: Path) -> None:
     text, notes = text_of(tmp_path, BOM + b"one", b"two\n", b"", BOM + b"three")
     assert text == b"one\ntwo\nthree"
