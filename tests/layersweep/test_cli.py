@@ -234,6 +234,13 @@ def test_each_refusal_has_its_exit_code(status: int, document: dict[str, str], c
     assert exit_code(ResponseError.of(status, document)) == code
 
 
+def test_whoever_adds_a_dataset_reads_its_notes(run: Run, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(b"\x89PNG\0" * 400)
+    added = run("dataset", "add", "--name", "picture", "--file", picture)
+    assert "note: the file holds NUL bytes" in added.stdout, added.output
+
+
 def test_the_catalogue(run: Run, tmp_path: Path) -> None:
     text = tmp_path / "poem.txt"
     text.write_text("to be or not to be, that is the question. " * 200)

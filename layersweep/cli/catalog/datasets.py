@@ -79,6 +79,7 @@ def add(
         print_json(record)
         return
     out.print(Text(f"Registered {record['name']} ({record['id']}): {_split_sizes(record)}."))
+    _print_notes(record)
     out.print(Text(f"Use it in a sweep document: dataset: {record['name']}", style="dim"))
 
 
@@ -168,12 +169,16 @@ def _split_sizes(record: DatasetRecord) -> str:
     return f"{sizes} {counted}"
 
 
+def _print_notes(record: DatasetDetailRecord) -> None:
+    for note in record["profile"].get("notes", []):
+        out.print(Text(f"note: {note}", style="yellow"))
+
+
 def _print_dataset(record: DatasetDetailRecord) -> None:
     out.print(Text(f"{record['name']} ({record['id']})", style="bold"))
     tokenizer = f", tokenizer {_tokenizer(record)}" if record["tokenizer"] else ""
     out.print(Text(f"{record['task']}{tokenizer}, {units.bytes_(record['size_bytes'])}; {_split_sizes(record)}"))
-    for note in record["profile"].get("notes", []):
-        out.print(Text(f"note: {note}", style="yellow"))
+    _print_notes(record)
     facts = {name: value for name, value in record["facts"].items() if not isinstance(value, list | dict)}
     profile = {name: value for name, value in record["profile"].items() if not isinstance(value, list)}
     for title, values in (("Facts", facts), ("Profile (all of it: --json)", profile)):
