@@ -29,7 +29,7 @@ from layersweep import Client
 
 def preset_document(name: str) -> dict[str, Any]:
     """A preset as a sweep of one trial, at the precision that a GPU deploys."""
-    parts = PRESETS[name].document()
+    parts: Mapping[str, Any] = {**PRESETS[name].document()}
     return {
         "name": name,
         "task": "causal_lm",
@@ -59,14 +59,13 @@ def executed(
             while not sweep.refresh().ended and time.monotonic() - started < limit_seconds:
                 time.sleep(1)
             seconds = time.monotonic() - started
-            report = {
+            report: dict[str, Any] = {
                 "machine": machine(),
                 "targets": client.targets(),
                 "workers": [worker["device"] for worker in client.workers()],
                 "seconds": round(seconds, 1),
                 "sweep": sweep.record,
-                "leaderboard": list(sweep.leaderboard()),
-                "trials": [brief(client.trial(trial["id"])) for trial in sweep.trials()],
+                "trials": [brief({**client.trial(trial["id"])}) for trial in sweep.trials()],
             }
         return report, (Path(name) / "worker.log").read_bytes()[-400_000:]
 
@@ -123,29 +122,30 @@ def main() -> int:
         document["budget"].pop("parallel", None)
     report, log = executed(document, options.text, limit_seconds=options.limit_seconds, worker_options=worker_options)
     command = "python -m benchmarks.end_to_end.h200 " + " ".join(sys.argv[1:]).replace(str(options.text), "TEXT")
-    report = {"benchmark": "h200", "command": command, **report}
+    written: dict[str, Any] = {"benchmark": "h200", "command": command, **report}
     label = options.name or options.preset or document["name"]
-    write(report, options.folder / f"{label}.json")
+    write(written, options.folder / f"{label}.json")
     (options.folder / f"{label}.log").write_bytes(log)
-    for trial in report["trials"]:
+    for trial in written["trials"]:
         metrics = trial["metrics"]
         shown = {
             name: metrics.get(name) for name in ("latency_ms_p50", "memory_bytes", "validation_loss", "parity_error")
         }
         print(json.dumps({"number": trial["number"], "state": trial["state"], "reason": trial["reason"], **shown}))
-    said = summary(report)
+    said = summary(written)
     print(json.dumps(said))
     return 0 if said["complete"] else 1
 
 
+KEPT = ("cost", "waits", "parity", "training", "generation")
+"""Measurements of a trial that a report has: those without samples, and what no other field says."""
+
+
 def brief(trial: dict[str, Any]) -> dict[str, Any]:
-    """A trial without its thousands of raw samples and its curve's points but the last."""
-    measurements = {
-        name: {inner: v for inner, v in value.items() if inner != "samples_ms"} if isinstance(value, dict) else value
-        for name, value in trial["measurements"].items()
-    }
-    kept = {name: value for name, value in trial.items() if name not in ("measurements", "log", "curve")}
-    return {**kept, "measurements": measurements}
+    """What became of a trial, what it measured and what it cost."""
+    fields = ("number", "state", "reason", "parameters", "metrics", "feasible", "on_front", "started_at", "ended_at")
+    measurements = {name: trial["measurements"][name] for name in KEPT if name in trial["measurements"]}
+    return {**{name: trial[name] for name in fields}, "measurements": measurements}
 
 
 if __name__ == "__main__":
