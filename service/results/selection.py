@@ -88,6 +88,9 @@ class Condition:
         try:
             bound = float(self.value)
         except ValueError:
+            if not present.any():
+                # No trial has told yet whether it is a number.
+                return present
             raise UnprocessableError(
                 f"where={str(self)!r}: {self.name} is a number here, so it is compared with one"
             ) from None
@@ -216,11 +219,16 @@ class Selection:
 
 
 def full_name(name: str, metrics: MetricNames, parameters: Sequence[str]) -> str:
-    """A metric's name with its shape, or a parameter's path, whose last parts are enough where they fit no other."""
+    """A metric's name with its shape, or a parameter's path, whose last parts are enough where they fit no other.
+
+    Raises UnprocessableError where they fit several.
+    """
     if name in parameters or name in metrics or name in ("rank", "number"):
         return metrics.known(name)
     fitting = [each for each in parameters if each.endswith(f".{name}")]
-    return fitting[0] if len(fitting) == 1 else name
+    if len(fitting) > 1:
+        raise UnprocessableError(f"{name!r} may be {', '.join(fitting[:20])}: write one of them")
+    return fitting[0] if fitting else name
 
 
 def full_sort(sort: str, metrics: MetricNames, parameters: Sequence[str]) -> str:

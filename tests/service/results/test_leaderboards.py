@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from service.database.models import Sweep
 from service.results.exports import _cell
+from service.routes.sweeps import EXAMPLE
 from service.sweeps.best_trials import best_trials
 from tests.service.sweep_rows import add_sweep, add_trial, rank
 
@@ -110,6 +111,20 @@ def test_conditions_on_any_metric_or_parameter_keep_trials(client, sweep):
     assert numbers(client, sweep, where="hidden_size=64") == [], "no trial of this sweep has it"
     answer = client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"where": "num_layers<=2", "format": "csv"})
     assert [row["number"] for row in read_csv(answer)] == ["4", "3", "5"]
+
+
+def test_a_sweep_without_trials_is_filtered_by_words_too(client):
+    sweep = client.post("/v1/sweeps", json=EXAMPLE).json()["id"]
+    assert numbers(client, sweep, where="mlp.kind=GatedMLP") == []
+
+
+def test_the_last_part_of_several_names_is_refused_with_all_of_them(client):
+    model = {**EXAMPLE["model"], "norm": {"kind": {"values": ["LayerNorm", "RmsNorm"]}}}
+    sweep = client.post("/v1/sweeps", json={**EXAMPLE, "model": model}).json()["id"]
+    for asked in ({"where": "kind=GatedMLP"}, {"sort": "-kind"}):
+        answer = client.get(f"/v1/sweeps/{sweep}/leaderboard", params=asked)
+        assert answer.status_code == 422
+        assert "'kind' may be mlp.kind, norm.kind: write one of them" in answer.json()["detail"], asked
 
 
 @pytest.mark.parametrize(
