@@ -22,7 +22,11 @@ def remove_unless_needed(place: Path, is_needed: Callable[[], bool]) -> None:
         return
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=INCOMING) as removed:
         moved = Path(removed) / place.name
-        place.replace(moved)
+        try:
+            place.replace(moved)
+        except FileNotFoundError:
+            # Another process removes it.
+            return
         keeps = True
         try:
             keeps = is_needed()

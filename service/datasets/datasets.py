@@ -190,7 +190,8 @@ def delete(
         if row.builtin:
             raise ConflictError(f"{row.name!r} is built in and stays")
         # A sweep that is being stored is waited for and found, or waits and finds no dataset.
-        session.execute(select(Dataset.id).where(Dataset.id == row.id).with_for_update())
+        if session.scalar(select(Dataset.id).where(Dataset.id == row.id).with_for_update()) is None:
+            raise NotFoundError(f"there is no dataset {key!r}: it was deleted at this moment")
         sweeps = list(session.scalars(select(Sweep.id).where(Sweep.dataset_id == row.id).limit(5)))
         if sweeps:
             raise ConflictError(f"{row.name!r} is the data of sweep {', '.join(sweeps)}: delete the sweeps first")

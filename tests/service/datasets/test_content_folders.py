@@ -51,3 +51,12 @@ def test_a_folder_of_which_that_cannot_be_asked_comes_back(place: Path) -> None:
     with pytest.raises(ConnectionError):
         remove_unless_needed(place, away)
     assert (place / "training.npz").read_bytes() == b"old"
+
+
+def test_of_two_who_remove_a_folder_the_second_finds_nothing(place: Path) -> None:
+    def removed_by_another() -> bool:
+        remove_unless_needed(place, lambda: False)
+        return False
+
+    remove_unless_needed(place, removed_by_another)
+    assert list(place.parent.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A dataset is deleted by one API process while another stores a sweep of it: one of the two is refused."""
+"""A dataset is deleted by one API process while another stores a sweep of it or deletes it: one of the two is refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from service.database.models import Dataset
 from service.database.sessions import Database
 from service.datasets import datasets
-from service.errors import ConflictError
+from service.errors import ConflictError, NotFoundError
 from service.settings import Settings
 from service.sweeps import drafts, sweeps
 from tests.service.sweep_driver import Driver, small
@@ -95,3 +95,16 @@ def test_a_sweep_whose_dataset_is_being_deleted_is_refused(race: Race) -> None:
         with pytest.raises(ConflictError, match="was deleted while"):
             storing[0].result(60)
     assert not race.dataset_is_there()
+
+
+def test_of_two_who_delete_a_dataset_the_second_finds_none(race: Race) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        again = []
+
+        def delete_meanwhile() -> None:
+            again.append(threads.submit(race.delete))
+            race.await_lock()
+
+        race.delete(delete_meanwhile)
+        with pytest.raises(NotFoundError):
+            again[0].result(60)
