@@ -11,6 +11,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.declarations.training import CHECKPOINT
 from service.checkpoints.reading import CheckpointContent
 from service.checkpoints.schemas import Checkpoint as CheckpointSchema
 from service.checkpoints.schemas import CheckpointDetail
@@ -143,6 +144,9 @@ def delete(database: Database, settings: Settings, key: str, project: str, recor
 
     def remove_row(session: Session) -> str | None:
         row = get(session, key, project)
+        # As of datasets: a sweep that is being stored is waited for and found, or waits and finds no checkpoint.
+        if session.scalar(sa.select(Checkpoint.id).where(Checkpoint.id == row.id).with_for_update()) is None:
+            raise NotFoundError(f"there is no checkpoint {key!r}: it was deleted at this moment")
         going = session.execute(
             sa.select(Sweep.id, Sweep.document).where(Sweep.project == row.project, Sweep.state.in_(GOING_SWEEPS))
         )
@@ -157,6 +161,18 @@ def delete(database: Database, settings: Settings, key: str, project: str, recor
     orphan = database.write(remove_row)
     if orphan is not None:
         _remove_unless_shared(database, settings, orphan)
+
+
+def missing(session: Session, document: Mapping[str, object], project: str) -> str | None:
+    """The name of a checkpoint that trainings begin with by a sweep's document, and that the project does not have.
+
+    None where all are there, and then they stay until this transaction ends.
+    """
+    for named in CHECKPOINT.finditer(json.dumps(document.get("training", {}))):
+        having = sa.select(Checkpoint.id).where(Checkpoint.project == project, Checkpoint.sha256 == named["digest"])
+        if not session.scalars(having.with_for_update(read=True, key_share=True)).all():
+            return named["name"]
+    return None
 
 
 def folder(settings: Settings, digest: str) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from layers.dataset_facts import DatasetDescription, facts_of
 from layers.expressions.names import VARIABLES, is_variable
@@ -23,6 +24,7 @@ from service.database.json_columns import SpaceFacts
 from service.database.models import Dataset, Sweep, Trial
 from service.database.sessions import Database
 from service.datasets import datasets
+from service.errors import ConflictError
 from service.pruning.choice import PrunerChoice, choose_pruner
 from service.sweeps import documents
 from service.sweeps import schemas as sweep_schemas
@@ -58,6 +60,16 @@ class ValidatedDocument:
             "rejections": self.feasibility.rejections,
             "starts": [{"name": start.name, "chosen": start.chosen} for start in self.document.starts],
         }
+
+    def keep_data(self, session: Session, project: str) -> None:
+        """Let nobody delete its dataset or the checkpoints that trainings begin with before the transaction has ended.
+        Raises ConflictError where somebody has done so since the document was read."""
+        lost = checkpoints.missing(session, self.document.normalized, project)
+        deleted = None if lost is None else f"the checkpoint {lost!r}"
+        if self.dataset_id is not None and not datasets.is_kept(session, self.dataset_id):
+            deleted = f"the dataset {self.document.dataset!r}"
+        if deleted is not None:
+            raise ConflictError(f"{deleted} was deleted while the document was being read")
 
     def preview(self) -> sweep_schemas.SweepPreview:
         """The answer to `validate_only=true`. It takes a tenth of a second."""

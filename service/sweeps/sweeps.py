@@ -17,7 +17,7 @@ from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepSt
 from service.database.counts import REPLICATE, replicates_of
 from service.database.models import IS_SEARCH, Sweep
 from service.database.sessions import UNSYNCHRONIZED, now, now_sql
-from service.datasets.datasets import is_kept, names_of
+from service.datasets.datasets import names_of
 from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
 from service.events import events
 from service.events.end_codes import end_code
@@ -77,13 +77,12 @@ def insert(
 ) -> Sweep:
     """Store a new sweep; `source`: the text of its document, where it is kept.
 
-    Raises ConflictError where its dataset was deleted meanwhile, ForbiddenError for a priority that its project may not
-    use.
+    Raises ConflictError where its dataset or a checkpoint was deleted meanwhile, ForbiddenError for a priority that its
+    project may not use.
     """
     priority = allowed_priority(session, project, priority)
     document = prepared.document
-    if prepared.dataset_id is not None and not is_kept(session, prepared.dataset_id):
-        raise ConflictError(f"the dataset {document.dataset!r} was deleted while the document was being read")
+    prepared.keep_data(session, project)
     sweep = Sweep(
         id=new_id(),
         project=project,

@@ -16,7 +16,9 @@ from safetensors.numpy import load, save
 
 from service.checkpoints import checkpoints
 from service.datasets import datasets
+from service.errors import ConflictError
 from service.http.dependencies import Services
+from service.sweeps import drafts, sweeps
 from tests.service.checkpoint_files import checkpoint_files
 from tests.service.datasets.test_subwords import given_tokenizer
 
@@ -203,3 +205,14 @@ def test_what_a_training_begins_with_is_named_by_its_content(client: TestClient)
     assert client.delete("/v1/checkpoints/small").status_code == 409
     assert client.post(f"/v1/sweeps/{sweep.json()['id']}:cancel").status_code == 200
     assert client.delete("/v1/checkpoints/small").status_code == 204
+
+
+def test_a_sweep_whose_checkpoint_is_deleted_while_it_is_read_is_refused(
+    client: TestClient, services: Services
+) -> None:
+    upload(client, GOOD)
+    training = {"steps": 5, "initialize_from": {"values": ["none", "checkpoint:small"]}}
+    prepared = drafts.prepare(services.database, {**SWEEP, "start_from": [], "training": training})
+    assert client.delete("/v1/checkpoints/small").status_code == 204
+    with pytest.raises(ConflictError, match="the checkpoint 'small' was deleted while"):
+        services.database.write(lambda session: sweeps.insert(session, prepared))

@@ -1,4 +1,5 @@
-"""A dataset is deleted by one API process while another stores a sweep of it or deletes it: one of the two is refused."""
+"""A dataset or a checkpoint is deleted by one API process while another stores a sweep of it, or deletes it, too: one
+of the two is refused."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.auth.projects import DEFAULT
+from service.checkpoints import checkpoints
+from service.database.checkpoint_models import Checkpoint
 from service.database.models import Dataset
 from service.database.sessions import Database
 from service.datasets import datasets
@@ -23,15 +27,16 @@ WAITS = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_d
 
 
 class Race:
-    """Two processes, one that stores a sweep of a dataset and one that deletes the dataset."""
+    """Two processes, one that stores a sweep of a dataset and a checkpoint, and one that deletes either."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, deleted: type[Dataset] | type[Checkpoint]) -> None:
         self._settings = Settings(database_url=url, data_dir=folder)
         self._stores, self._deletes = Database(url), Database(url)
         Driver(self._stores, self._settings).add_dataset()
-        self._prepared = drafts.prepare(self._stores, small())
-        assert self._prepared.dataset_id is not None
-        self._dataset = self._prepared.dataset_id
+        self._stores.write(lambda session: session.add(_checkpoint()))
+        begins = {"initialize_from": "checkpoint:small"}
+        self._prepared = drafts.prepare(self._stores, {**(given := small()), "training": given["training"] | begins})
+        self._deleted = deleted
 
     def store(self, meanwhile: Callable[[], object] = lambda: None) -> str:
         def write(session: Session) -> str:
@@ -42,10 +47,14 @@ class Race:
         return self._stores.write(write)
 
     def delete(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        def record(session: Session, dataset: str) -> None:
+        def record(session: Session, deleted: str) -> None:
             meanwhile()
 
-        datasets.delete(self._deletes, self._settings, self._dataset, record=record)
+        if self._deleted is Dataset:
+            assert self._prepared.dataset_id is not None
+            datasets.delete(self._deletes, self._settings, self._prepared.dataset_id, record=record)
+        else:
+            checkpoints.delete(self._deletes, self._settings, "small", DEFAULT, record)
 
     def await_lock(self) -> None:
         """Until a transaction waits for another's lock."""
@@ -54,22 +63,37 @@ class Race:
             while not connection.execute(WAITS).scalar_one():
                 assert time.monotonic() < deadline, "nobody waits for a lock"
 
-    def dataset_is_there(self) -> bool:
-        return self._stores.read(lambda session: session.get(Dataset, self._dataset)) is not None
+    def is_there(self) -> bool:
+        return self._stores.read(lambda session: session.scalar(sa.select(self._deleted.id))) is not None
 
     def close(self) -> None:
         self._stores.close()
         self._deletes.close()
 
 
-@pytest.fixture
-def race(postgres_url: str, tmp_path: Path) -> Iterator[Race]:
-    race = Race(postgres_url, tmp_path)
+def _checkpoint() -> Checkpoint:
+    return Checkpoint(
+        id="small",
+        name="small",
+        architecture="Llama",
+        task="causal_lm",
+        sha256="0" * 64,
+        size_bytes=1,
+        parameter_count=1,
+        config={},
+        model={},
+        created_at=0.0,
+    )
+
+
+@pytest.fixture(params=[Dataset, Checkpoint])
+def race(postgres_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Race]:
+    race = Race(postgres_url, tmp_path, request.param)
     yield race
     race.close()
 
 
-def test_a_dataset_whose_sweep_is_being_stored_is_kept(race: Race) -> None:
+def test_what_a_sweep_needs_that_is_being_stored_is_kept(race: Race) -> None:
     with ThreadPoolExecutor(1) as threads:
         deletion = []
 
@@ -80,10 +104,10 @@ def test_a_dataset_whose_sweep_is_being_stored_is_kept(race: Race) -> None:
         sweep = race.store(delete_meanwhile)
         with pytest.raises(ConflictError, match=sweep):
             deletion[0].result(60)
-    assert race.dataset_is_there()
+    assert race.is_there()
 
 
-def test_a_sweep_whose_dataset_is_being_deleted_is_refused(race: Race) -> None:
+def test_a_sweep_that_needs_what_is_being_deleted_is_refused(race: Race) -> None:
     with ThreadPoolExecutor(1) as threads:
         storing = []
 
@@ -94,10 +118,10 @@ def test_a_sweep_whose_dataset_is_being_deleted_is_refused(race: Race) -> None:
         race.delete(store_meanwhile)
         with pytest.raises(ConflictError, match="was deleted while"):
             storing[0].result(60)
-    assert not race.dataset_is_there()
+    assert not race.is_there()
 
 
-def test_of_two_who_delete_a_dataset_the_second_finds_none(race: Race) -> None:
+def test_of_two_who_delete_it_the_second_finds_nothing(race: Race) -> None:
     with ThreadPoolExecutor(1) as threads:
         again = []
 
