@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -97,15 +98,21 @@ def say_who_is_missing(session: Session, alive_seconds: float) -> int:
     alive = session.execute(
         sa.select(Worker.project, Worker.labels, Worker.targets).where(workers.is_alive(alive_seconds))
     ).all()
-    said = 0
-    for sweep_id, project, key, labels, began_with, reason in active:
-        found = {
+
+    @cache
+    def versions(project: str, key: str, labels: tuple[tuple[str, str], ...]) -> set[int]:
+        return {
             workers.results_version_of(target)
             for served, had, offers in alive
-            if served in (None, project) and not missing_labels(labels or {}, had)
+            if served in (None, project) and not missing_labels(dict(labels), had)
             for target in offers
             if target["key"] == key
         }
+
+    said = 0
+    for sweep_id, project, key, labels, began_with, reason in active:
+        # Most sweeps need the same: not each of them is compared with each worker.
+        found = versions(project, key, tuple(sorted((labels or {}).items())))
         needed = began_with or UNSAID
         lacks = _lacks_version(needed, found) if found and needed not in found else None
         if lacks != reason and (lacks is not None or (reason or "").startswith(_OF_ITS_VERSION)):

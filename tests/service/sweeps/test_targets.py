@@ -136,3 +136,16 @@ def test_a_sweep_says_that_its_workers_were_upgraded_until_one_is_back(driver: D
     driver.add_worker("old again", {"results": "2"}, labels={"site": "a"})
     driver.new_scheduler().discover_sweeps()
     assert driver.sweep(sweep).reason is None
+
+
+def test_sweeps_with_the_same_needs_are_compared_with_the_workers_once(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.add_worker()
+    for _ in range(3):
+        driver.step(driver.post(small()))
+    looked: list[Any] = []
+    compare = targets.missing_labels
+    monkeypatch.setattr(targets, "missing_labels", lambda *asked: looked.append(asked) or compare(*asked))
+    driver.database.write(lambda session: targets.say_who_is_missing(session, alive_seconds=90))
+    assert len(looked) == 1
