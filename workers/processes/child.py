@@ -33,6 +33,9 @@ STOPPING_LOOK_SECONDS = 1.0
 """How often it is looked for another interruption while a child stops."""
 EXIT_SECONDS = 5.0
 """How long a child may take to end once its answers have ended, or once it was asked to."""
+WAITS_TOLD_SECONDS = 120.0
+"""How long a child may be silent while it waits for its turn. It says every few seconds that it does (arbitration.py):
+one that does not has been stopped, or who told it for it has ended."""
 
 OUTSIDE_SIGNALS = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 """Signals that nobody raises in himself: an operator, a container's end or the kernel's memory killer sent them."""
@@ -148,7 +151,7 @@ class Child:
         """Send one request and return its result.
 
         `timeout_seconds` bounds all of it but for waits that progress tells of (`waiting`, until the next message),
-        `silence_seconds` the time without progress; None is no bound.
+        `silence_seconds` the time without progress; None is no bound. A wait that is told of no more is no wait.
         An interruption of the kind `stops_for` ends nothing: the child is told to `stop`, and its answer awaited.
         Raises ChildError (ChildDiedError, ChildTimeoutError, ChildRequestError), or the cause of `interruption`.
         After a timeout, an interruption or an error of `on_progress` the child has been killed: nobody waits for what
@@ -219,8 +222,8 @@ class Child:
         started_at = heard_at = time.monotonic()
         waiting = False
         while True:
-            limit_seconds = None if waiting else timeout_seconds
-            for message in self._receive(started_at, heard_at, verb, limit_seconds, silence_seconds, interruption):
+            limits = (None, WAITS_TOLD_SECONDS) if waiting else (timeout_seconds, silence_seconds)
+            for message in self._receive(started_at, heard_at, verb, *limits, interruption):
                 now = time.monotonic()
                 if waiting:
                     started_at += now - heard_at

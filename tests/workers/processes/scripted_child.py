@@ -26,7 +26,7 @@ def count(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
 
 
 def hang(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    progress({"begun": True})
+    progress({request.get("says", "begun"): True})
     time.sleep(600)
     return {}
 

@@ -132,6 +132,12 @@ def test_a_hung_child_is_killed(child: Child, limits: dict[str, Any], words: str
     assert is_gone(child.pid)
 
 
+def test_a_wait_that_is_told_of_no_more_is_a_hang(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.processes.child.WAITS_TOLD_SECONDS", 0.2)
+    with pytest.raises(ChildTimeoutError, match=r"no progress within 0\.2 s"):
+        child.request("hang", {"says": "waiting"}, timeout_seconds=60)
+
+
 def test_what_it_printed_last_is_told_whoever_reads_late(monkeypatch: pytest.MonkeyPatch) -> None:
     read, join, asked = Tail.read, Tail.join, threading.Event()
 
