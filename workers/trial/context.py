@@ -200,15 +200,19 @@ class TrialContext:
             elif on_progress is not None:
                 on_progress(progress)
 
-        return child.request(
-            verb,
-            {**arguments, "turns": str(self.turns)},
-            timeout_seconds=timeout_seconds,
-            silence_seconds=silence_seconds,
-            on_progress=heard,
-            interruption=self.interruption,
-            stops_for=stops_for,
-        )
+        try:
+            return child.request(
+                verb,
+                {**arguments, "turns": str(self.turns)},
+                timeout_seconds=timeout_seconds,
+                silence_seconds=silence_seconds,
+                on_progress=heard,
+                interruption=self.interruption,
+                stops_for=stops_for,
+            )
+        finally:
+            # It may have failed, or died, while it waited.
+            self.waits.end()
 
     def request_model(self, verb: Verb[Answer], arguments: Mapping[str, object], timeout_seconds: float) -> Answer:
         """Ask the torch child: to make the model, or whatever holds it since then."""

@@ -69,8 +69,6 @@ def run_trial(context: TrialContext) -> Finish:
             with context.memory.held(lambda: context.waits.begin("memory"), context.waits.end):
                 ended = _ended(attempt)
         except ChildDiedError as death:
-            # It may have died while it waited.
-            context.waits.end()
             crashes += 1
             context.children.kill()
             if death.killed_from_outside:

@@ -19,6 +19,7 @@ from workers.engine import __main__ as child
 from workers.engine.base import Engine, TurnKind
 from workers.engine.protocol import RequestError
 from workers.engine.tensorrt import support
+from workers.engine.turns.arbitration import Turn
 
 ENGINES = {"onnxruntime": "OnnxRuntimeEngine", "tensorrt": "TensorRtEngine"}
 
@@ -27,6 +28,7 @@ _Real: Any = getattr(import_module(f"workers.engine.{_RUNTIME}.engine"), ENGINES
 _fault = Path(os.environ["FAULT_FILE"])
 _build, _load, _make, _timed_run = _Real._build, _Real._load, _Real.build, _Real.timed_run
 _load_turn = _Real.load_turn
+_take = Turn.take
 _disk_usage = shutil.disk_usage
 
 
@@ -87,6 +89,13 @@ def faulty_load_turn(self: Engine) -> TurnKind | None:
     return "alone" if _fault.read_text() in ("weighed by the device", "killed while it is measured") else _load_turn
 
 
+def faulty_take(self: Turn) -> float:
+    if _fault.read_text() == "memory in a wait":
+        self._on_wait()
+        raise MemoryError("no memory for another thread")
+    return _take(self)
+
+
 def faulty_timed_run(self: Engine, prepared: Any) -> float:
     if _fault.read_text() == "killed while it is measured":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -95,5 +104,6 @@ def faulty_timed_run(self: Engine, prepared: Any) -> float:
 
 if __name__ == "__main__":
     _Real.load_turn, _Real.timed_run = property(faulty_load_turn), faulty_timed_run
+    Turn.take = faulty_take
     _Real._build, _Real._load, _Real.build = faulty_build, faulty_load, faulty_make
     child.main()

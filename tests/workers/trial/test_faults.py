@@ -91,6 +91,13 @@ def test_too_little_memory_in_training_fails_its_trial_and_not_the_next(bench: B
     assert (next_one["outcome"], next_one["reason"]) == ("complete", None)
 
 
+def test_a_wait_that_fails_is_over(bench: Bench) -> None:
+    bench.arm("memory in a wait")
+    failed = bench.trial(ScriptedService("probe"), {"model": PROBE})
+    assert failed["reason"] == "out of memory: no memory for another thread"
+    assert failed["measurements"]["waits"]["build_turn"] > 0
+
+
 @pytest.mark.slow
 def test_an_engine_without_what_was_learnt_is_noticed_after_the_rebuild(bench: Bench) -> None:
     learning = {"steps": 30, "learning_rate": 1e-2}
