@@ -25,19 +25,21 @@ from workers.engine.protocol import RequestProgress
 def say(word):
     os.write(1, f"{word}\\n".encode())
 
-done = threading.Event()
-threading.Thread(target=lambda: (sys.stdin.readline(), done.set()), daemon=True).start()
-with PausableTurn(Guards(), {"turns": sys.argv[1]}, RequestProgress(7, os.dup(1), lambda message: None)) as turn:
-    turn.give_way()
-    while not done.is_set():
-        say("builds")
-        done.wait(0.01)
-say(f"stopped for {turn.stopped_seconds}")
+guards, progress = Guards(), RequestProgress(7, os.dup(1), lambda message: None)
+while sys.stdin.readline():
+    done = threading.Event()
+    threading.Thread(target=lambda done: (sys.stdin.readline(), done.set()), args=(done,), daemon=True).start()
+    with PausableTurn(guards, {"turns": sys.argv[1]}, progress) as turn:
+        turn.give_way()
+        while not done.is_set():
+            say("builds")
+            done.wait(0.01)
+    say(f"stopped for {turn.stopped_seconds}")
 """
 
 
 class Builder:
-    """A process that builds, and says so all the time, until it is told to end."""
+    """A process that builds when it is told to, and says so all the time, until it is told to end that."""
 
     def __init__(self, device: Path) -> None:
         self.process = subprocess.Popen(
@@ -74,7 +76,7 @@ class Builder:
             os.set_blocking(self.process.stdout.fileno(), True)
         return not select.select([self.process.stdout], [], [], 0.1)[0]
 
-    def end(self) -> None:
+    def begin_or_end(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(b"\n")
         self.process.stdin.flush()
@@ -93,6 +95,7 @@ def builder(tmp_path: Path) -> Iterator[Builder]:
         stack.callback(
             lambda: os.killpg(builder.process.pid, signal.SIGKILL) if builder.process.poll() is None else None
         )
+        builder.begin_or_end()
         builder.hear("builds")
         yield builder
 
@@ -102,9 +105,11 @@ def test_a_build_stands_still_while_a_measurement_has_the_device(builder: Builde
         assert builder.stands_still()
     told = json.loads(builder.hear('{"id":7,"progress":{"waited_seconds"'))
     builder.hear("builds")
-    builder.end()
+    builder.begin_or_end()
     stopped_seconds = float(builder.hear("stopped for").rpartition(" ")[2])
     assert stopped_seconds >= told["progress"]["waited_seconds"] > 0.1
+    assert builder.process.stdin is not None
+    builder.process.stdin.close()
     assert builder.process.wait() == 0
 
 
@@ -118,7 +123,7 @@ def test_a_build_goes_on_beside_what_shares_the_device(builder: Builder, tmp_pat
     with Turn(tmp_path / "GPU-1", lambda: None) as training:
         training.give_way()
         assert not builder.is_silent
-    builder.end()
+    builder.begin_or_end()
     assert builder.hear("stopped for")
 
 
@@ -145,9 +150,38 @@ def test_a_builder_that_is_killed_while_it_stands_still_leaves_the_device(builde
         pass  # which would wait for ever if the guard still had it
 
 
-def test_a_build_fails_whose_guard_was_killed(builder: Builder) -> None:
+def test_a_build_ends_whose_guard_is_killed(builder: Builder) -> None:
+    """It would go on beside a measurement."""
     os.kill(builder.guard, signal.SIGKILL)
-    builder.end()
-    assert builder.process.wait() != 0
-    assert builder.process.stderr is not None
-    assert b"has ended" in builder.process.stderr.read()
+    assert builder.process.wait() == -signal.SIGKILL
+
+
+def test_a_build_that_stands_still_ends_whose_guard_is_killed(builder: Builder, tmp_path: Path) -> None:
+    """Nobody would let it go on."""
+    with alone(tmp_path / "GPU-1", lambda: None):
+        assert builder.stands_still()
+        os.kill(builder.guard, signal.SIGKILL)
+        assert builder.process.wait() == -signal.SIGKILL
+
+
+def test_a_build_stands_not_behind_others_because_an_earlier_one_gave_way(builder: Builder, tmp_path: Path) -> None:
+    with alone(tmp_path / "GPU-1", lambda: None):
+        assert builder.stands_still()
+    builder.hear("builds")
+    builder.begin_or_end()
+    builder.hear("stopped for")
+    waits = (
+        "import sys\nfrom pathlib import Path\nfrom workers.engine.turns.arbitration import alone\n"
+        "with alone(Path(sys.argv[1]), lambda: print(flush=True)):\n    pass"
+    )
+    with Turn(tmp_path / "GPU-1", lambda: None) as training:
+        training.take()
+        command = [sys.executable, "-c", waits, str(tmp_path / "GPU-1")]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as measurement:
+            assert measurement.stdout is not None
+            measurement.stdout.readline()
+            builder.begin_or_end()
+            heard = builder.hear("")
+            training.give_up()
+            builder.begin_or_end()
+    assert heard == "builds", "before what came to have the device alone"

@@ -8,15 +8,16 @@ nothing to do and takes no memory of it. It gives way, and lets the builder go o
     guard        has the turn ▶ stops it, gives way, waits, has it ▶ lets it go on
 
 Only for builds that compare no times of kernels: a stop would be in them. The guard tells the waits of the builder's
-request, which cannot while it is stopped. It ends with its builder. If it is killed while the builder is stopped, that
-is ended by whoever waits for it, as a build that hangs.
+request, which cannot while it is stopped. The two end together: a builder without a guard would be stopped for ever, or
+build beside a measurement.
 
-    python -m workers.engine.turns.pausing DEVICE WORKER [ANSWERS_FD]     the guard of the process that starts it
+    python -m workers.engine.turns.pausing DEVICE BUILDER WORKER [ANSWERS_FD]     the guard; BUILDER starts it
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from ..lifetime import end_with_parent
-from ..protocol import JsonObject, Progress, Request, RequestError, RequestProgress, as_line, progress_message
+from ..protocol import JsonObject, Progress, Request, RequestProgress, as_line, progress_message
 from .arbitration import Turn
 from .request_turn import GUARD, device_of, waiting_for
 
@@ -64,10 +65,7 @@ class PausableTurn:
             self.stopped_seconds = self._guard.give_up()
 
     def give_way(self) -> None:
-        """Have the device with others, after those who wait for it; from then on the guard gives way.
-
-        Raises RequestError("internal") where it is gone.
-        """
+        """Have the device with others, after those who wait for it; from then on the guard gives way."""
         if self._guard is not None and not self._is_taken:
             self._guard.take(self._progress.identity if isinstance(self._progress, RequestProgress) else None)
             self._is_taken = True
@@ -86,10 +84,7 @@ class Guards:
 
 
 class _Guard:
-    """The guard as its builder sees it; it is started when it is first needed.
-
-    Raises RequestError("internal") where it is gone.
-    """
+    """The guard as its builder sees it; it is started when it is first needed. The builder ends where it is gone."""
 
     def __init__(self, device: Path, answers_fd: int | None) -> None:
         self._device = device
@@ -106,29 +101,49 @@ class _Guard:
 
     def _ask(self, what: Any) -> Any:
         """Say it, and wait for the answer."""
-        if self._process is None:
-            descriptors = () if self._answers_fd is None else (self._answers_fd,)
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", GUARD, str(self._device), str(os.getppid()), *map(str, descriptors)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=descriptors,
-                text=True,
-            )
+        self._process = self._process or self._started()
         asked, answered = self._process.stdin, self._process.stdout
         assert asked is not None
         assert answered is not None
-        line = ""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(BrokenPipeError):
             asked.write(f"{json.dumps(what)}\n")
             asked.flush()
-            line = answered.readline()
-        if not line:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-            raise RequestError("internal", "the process that had this build's turn on the device has ended")
+        if not (line := answered.readline()):
+            # The kernel's signal is on its way, where it sends one.
+            os.kill(os.getpid(), signal.SIGKILL)
         return json.loads(line)
+
+    def _started(self) -> subprocess.Popen[str]:
+        """A guard, whose end is the end of this process, too. Raises OSError."""
+        held, let_go = os.pipe()
+        descriptors = (let_go,) if self._answers_fd is None else (let_go, self._answers_fd)
+        processes = str(os.getpid()), str(os.getppid())
+        command = [sys.executable, "-m", GUARD, str(self._device), *processes, *map(str, descriptors[1:])]
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=descriptors, text=True
+            )
+        except BaseException:
+            os.close(held)
+            raise
+        finally:
+            os.close(let_go)
+        _end_when_closed(held)
+        return process
+
+
+def _end_when_closed(pipe: int) -> None:
+    """Let the kernel kill this process when nobody has the pipe's other end any more, even while it is stopped (Linux).
+
+    Nothing is ever written to it.
+    """
+    if sys.platform.startswith("linux"):
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+        if select.select([pipe], [], [], 0)[0]:
+            # It ended before that.
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Builder:
@@ -144,7 +159,7 @@ class _Builder:
         os.kill(self._process, signal.SIGSTOP)
         while not self._is_stopped():
             if time.monotonic() - self._stopped_at > STOPPED_WITHIN_SECONDS:
-                raise TimeoutError
+                raise TimeoutError("a thread of the builder does not stop")
             time.sleep(0.001)
 
     def go_on(self) -> float:
@@ -165,9 +180,10 @@ class _Builder:
 
 
 def guard(device: Path, process: int, told: Callable[[Any, JsonObject], None], worker: int) -> None:
-    """Have the device's turn for a builder whenever it asks for it, until the input ends.
+    """Have the device's turn for a builder whenever it asks for it, until it ends.
 
-    `told`: tells progress of a request; `worker`: the builder's parent.
+    `process`: the builder, which is this one's parent; `told`: tells progress of a request; `worker`: the builder's
+    parent.
     """
     builder, request = _Builder(process), None
 
@@ -179,22 +195,27 @@ def guard(device: Path, process: int, told: Callable[[Any, JsonObject], None], w
             told(request, {"waited_seconds": seconds})
         return seconds
 
-    with Turn(device, tell_waiting, synchronize=builder.stop) as turn:
-        while line := sys.stdin.readline():
-            request = json.loads(line)
+    while line := sys.stdin.readline():
+        request = json.loads(line)
+        # One for each build: it stands behind others only if it has given way itself, and its files are those of now.
+        with Turn(device, tell_waiting, synchronize=builder.stop) as turn:
             tell_waited(turn.take())
             _answer(None)
-            stopped_seconds = 0.0
-            while not select.select([sys.stdin], [], [], LOOK_SECONDS)[0]:
+            stopped_seconds, look_seconds = 0.0, LOOK_SECONDS
+            while not select.select([sys.stdin], [], [], look_seconds)[0]:
+                look_seconds = LOOK_SECONDS
                 try:
-                    # One that cannot be stopped now keeps the device, and is asked again.
-                    with contextlib.suppress(TimeoutError):
-                        tell_waited(turn.give_way())
+                    tell_waited(turn.give_way())
+                except TimeoutError:
+                    # It keeps the device now, and builds for as long as it has been held up before it is asked again.
+                    look_seconds = STOPPED_WITHIN_SECONDS
                 finally:
                     stopped_seconds += builder.go_on()
             sys.stdin.readline()
-            turn.give_up()
-            _answer(stopped_seconds)
+        _answer(stopped_seconds)
+    # The input may end before the builder does, which must do so by itself.
+    while os.getppid() == process:
+        time.sleep(LOOK_SECONDS)
 
 
 def _answer(what: float | None) -> None:
@@ -203,14 +224,14 @@ def _answer(what: float | None) -> None:
 
 
 def main() -> None:
-    device, worker, *descriptors = sys.argv[1:]
+    device, process, worker, *descriptors = sys.argv[1:]
 
     def told(request: Any, values: JsonObject) -> None:
         for descriptor in descriptors:
             os.write(int(descriptor), as_line(progress_message(request, values)))
 
     end_with_parent()
-    guard(Path(device), os.getppid(), told, int(worker))
+    guard(Path(device), int(process), told, int(worker))
 
 
 if __name__ == "__main__":
