@@ -141,11 +141,12 @@ class Verbs:
         if kind != "stoppable":
             with RequestTurn(request, progress, kind, gives_way=False) as turn:
                 engine.before_timing = turn.give_way
-                return engine.build(onnx, built, options)
+                answer = engine.build(onnx, built, options)
+            return _without_waits(answer, turn.waited_seconds)
         with PausableTurn(self._guards, request, progress) as pausable:
             engine.before_timing = pausable.give_way
             answer = engine.build(onnx, built, options)
-        return {**answer, "build_seconds": max(0.0, answer["build_seconds"] - pausable.stopped_seconds)}
+        return _without_waits(answer, pausable.waited_seconds_until(engine.built_at))
 
     def load(self, request: Request, progress: Progress) -> LoadAnswer:
         wanted = self._to_load(request)
@@ -329,6 +330,11 @@ def _in_turns(
     if "turns" in request:
         answer["environment"]["waited_seconds"] = shared.waited_seconds + alone.waited_seconds
     return answer
+
+
+def _without_waits(answer: BuildAnswer, waited_seconds: float) -> BuildAnswer:
+    """What a build said of itself, without its waits for the device, which are told as waits."""
+    return {**answer, "build_seconds": max(0.0, answer["build_seconds"] - waited_seconds)}
 
 
 def _path(request: Request, field: str) -> Path:

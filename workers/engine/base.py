@@ -141,6 +141,8 @@ class Engine(ABC):
     def __init__(self) -> None:
         self.before_timing: Callable[[], object] = lambda: None
         """Called by a build before it times kernels on the device, or uses it otherwise."""
+        self.built_at = 0.0
+        """When the last build had written its engine, of the monotonic clock. It is weighed after that."""
         self._loaded = False
         self._loss_attached = False
         self.inputs: tuple[TensorSpec, ...] = ()
@@ -180,7 +182,7 @@ class Engine(ABC):
         try:
             started = time.perf_counter()
             self._build(onnx, part, chosen, log)
-            seconds = time.perf_counter() - started
+            seconds, self.built_at = time.perf_counter() - started, time.monotonic()
             if log.errors:
                 raise RequestError("build", f"{self.runtime} logged errors while it built: {'; '.join(log.errors)}")
             footprint = self._footprint(part)

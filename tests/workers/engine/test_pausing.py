@@ -18,7 +18,7 @@ from workers.engine.turns.arbitration import Turn, alone
 from workers.processes.child import ROOT
 
 BUILDER = """
-import json, os, sys, threading
+import json, math, os, sys, threading, time
 from workers.engine.turns.pausing import Guards, PausableTurn
 from workers.engine.protocol import RequestProgress
 
@@ -31,10 +31,11 @@ while sys.stdin.readline():
     threading.Thread(target=lambda done: (sys.stdin.readline(), done.set()), args=(done,), daemon=True).start()
     with PausableTurn(guards, {"turns": sys.argv[1]}, progress) as turn:
         turn.give_way()
+        began_at = time.monotonic()
         while not done.is_set():
             say("builds")
             done.wait(0.01)
-    say(f"stopped for {turn.stopped_seconds}")
+    say(f"waited {turn.waited_seconds_until(began_at)} {turn.waited_seconds_until(math.inf)}")
 """
 
 
@@ -106,8 +107,9 @@ def test_a_build_stands_still_while_a_measurement_has_the_device(builder: Builde
     told = json.loads(builder.hear('{"id":7,"progress":{"waited_seconds"'))
     builder.hear("builds")
     builder.begin_or_end()
-    stopped_seconds = float(builder.hear("stopped for").rpartition(" ")[2])
-    assert stopped_seconds >= told["progress"]["waited_seconds"] > 0.1
+    before, waited_seconds = map(float, builder.hear("waited").split()[1:])
+    assert before == 0.0, "it was stopped later"
+    assert waited_seconds >= told["progress"]["waited_seconds"] > 0.1
     assert builder.process.stdin is not None
     builder.process.stdin.close()
     assert builder.process.wait() == 0
@@ -124,7 +126,7 @@ def test_a_build_goes_on_beside_what_shares_the_device(builder: Builder, tmp_pat
         training.give_way()
         assert not builder.is_silent
     builder.begin_or_end()
-    assert builder.hear("stopped for")
+    assert builder.hear("waited")
 
 
 def test_a_measurement_that_is_killed_lets_the_build_go_on(builder: Builder, tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_a_build_stands_not_behind_others_because_an_earlier_one_gave_way(builde
         assert builder.stands_still()
     builder.hear("builds")
     builder.begin_or_end()
-    builder.hear("stopped for")
+    builder.hear("waited")
     waits = (
         "import sys\nfrom pathlib import Path\nfrom workers.engine.turns.arbitration import alone\n"
         "with alone(Path(sys.argv[1]), lambda: print(flush=True)):\n    pass"

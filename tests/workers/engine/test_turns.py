@@ -13,7 +13,7 @@ import pytest
 from workers.engine import __main__ as child
 from workers.engine.base import BuildLog, Engine, Footprint, LossSums, TensorSpec
 from workers.engine.protocol import RequestError
-from workers.engine.turns.arbitration import DEVICE, make_files
+from workers.engine.turns.arbitration import DEVICE, Turn, make_files
 
 RUNTIME = "weighed"
 PARTS = ["loading", "warm_up", "timed", "plain_enqueues"]
@@ -63,9 +63,12 @@ class Weighed(Engine):
 
     def describe(self) -> Any: ...
 
-    def _build(self, onnx: Path, engine: Path, options: Mapping[str, int], log: BuildLog) -> None: ...
+    def _build(self, onnx: Path, engine: Path, options: Mapping[str, int], log: BuildLog) -> None:
+        self.before_timing()
+        engine.touch()
 
-    def _footprint(self, engine: Path) -> Footprint: ...  # type: ignore[empty-body]
+    def _footprint(self, engine: Path) -> Footprint:
+        return Footprint(0, 0, 0)
 
     def _attach_loss(self, loss_graph: Path) -> None: ...
 
@@ -158,6 +161,14 @@ def test_by_two_requests_it_takes_two_turns_and_warms_up_beside_others(bench: Be
     assert ("prepare", "shared") in bench.done
     assert ("time", "shared") in bench.done
     assert list(measured["environment"]["alone_seconds"]) == PARTS[1:]
+
+
+def test_a_wait_for_the_device_is_no_time_of_a_build(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Weighed, "build_turn", "alone")
+    monkeypatch.setattr(Turn, "take", lambda turn: 100.0)
+    built = bench.ask("build", **bench.to_load, onnx=str(bench.device.with_name("in.npz")))
+    assert {"waited_seconds": 100.0} in bench.progress
+    assert built["build_seconds"] == 0.0
 
 
 @pytest.mark.parametrize("what", ["weigh", "load", "run", "prepare", "time"])

@@ -50,8 +50,9 @@ class PausableTurn:
 
     def __init__(self, guards: Guards, request: Request, progress: Progress) -> None:
         """Raises RequestError("invalid") where `turns` is no path."""
-        self.stopped_seconds = 0.0
-        """Known at its end."""
+        self._waited_seconds = 0.0
+        self._stops: list[tuple[float, float]] = []
+        """Since when and until when, of the monotonic clock. Known at its end."""
         device = device_of(request)
         self._guard = None if device is None else guards.of(device, progress)
         self._progress = progress
@@ -62,13 +63,18 @@ class PausableTurn:
 
     def __exit__(self, *exception: object) -> None:
         if self._guard is not None and self._is_taken:
-            self.stopped_seconds = self._guard.give_up()
+            self._stops = self._guard.give_up()
 
     def give_way(self) -> None:
         """Have the device with others, after those who wait for it; from then on the guard gives way."""
         if self._guard is not None and not self._is_taken:
-            self._guard.take(self._progress.identity if isinstance(self._progress, RequestProgress) else None)
+            identity = self._progress.identity if isinstance(self._progress, RequestProgress) else None
+            self._waited_seconds = self._guard.take(identity)
             self._is_taken = True
+
+    def waited_seconds_until(self, moment: float) -> float:
+        """For how long the build waited before a moment of the monotonic clock, stopped or not. Known at its end."""
+        return self._waited_seconds + sum(until - since for since, until in self._stops if since < moment)
 
 
 class Guards:
@@ -91,13 +97,13 @@ class _Guard:
         self._answers_fd = answers_fd
         self._process: subprocess.Popen[str] | None = None
 
-    def take(self, request: Any) -> None:
-        """Have the device with others. `request`: what progress is told of."""
-        self._ask(request)
+    def take(self, request: Any) -> float:
+        """Have the device with others; the seconds that this took. `request`: what progress is told of."""
+        return float(self._ask(request))
 
-    def give_up(self) -> float:
-        """Let others have it; for how many seconds the builder was stopped since it was taken."""
-        return float(self._ask("give up"))
+    def give_up(self) -> list[tuple[float, float]]:
+        """Let others have it; since when and until when the builder was stopped since it was taken."""
+        return [(since, until) for since, until in self._ask("give up")]
 
     def _ask(self, what: Any) -> Any:
         """Say it, and wait for the answer."""
@@ -162,13 +168,14 @@ class _Builder:
                 raise TimeoutError("a thread of the builder does not stop")
             time.sleep(0.001)
 
-    def go_on(self) -> float:
-        """Let it, if it was stopped; for how many seconds it was."""
+    def go_on(self) -> list[tuple[float, float]]:
+        """Let it, if it was stopped; since when and until when it was."""
         stopped_at, self._stopped_at = self._stopped_at, None
         if stopped_at is None:
-            return 0.0
+            return []
+        until = time.monotonic()
         os.kill(self._process, signal.SIGCONT)
-        return time.monotonic() - stopped_at
+        return [(stopped_at, until)]
 
     def _is_stopped(self) -> bool:
         states: list[str] = []
@@ -199,9 +206,9 @@ def guard(device: Path, process: int, told: Callable[[Any, JsonObject], None], w
         request = json.loads(line)
         # One for each build: it stands behind others only if it has given way itself, and its files are those of now.
         with Turn(device, tell_waiting, synchronize=builder.stop) as turn:
-            tell_waited(turn.take())
-            _answer(None)
-            stopped_seconds, look_seconds = 0.0, LOOK_SECONDS
+            _answer(tell_waited(turn.take()))
+            stops: list[tuple[float, float]] = []
+            look_seconds = LOOK_SECONDS
             while not select.select([sys.stdin], [], [], look_seconds)[0]:
                 look_seconds = LOOK_SECONDS
                 try:
@@ -210,15 +217,15 @@ def guard(device: Path, process: int, told: Callable[[Any, JsonObject], None], w
                     # It keeps the device now, and builds for as long as it has been held up before it is asked again.
                     look_seconds = STOPPED_WITHIN_SECONDS
                 finally:
-                    stopped_seconds += builder.go_on()
+                    stops += builder.go_on()
             sys.stdin.readline()
-        _answer(stopped_seconds)
+        _answer(stops)
     # The input may end before the builder does, which must do so by itself.
     while os.getppid() == process:
         time.sleep(LOOK_SECONDS)
 
 
-def _answer(what: float | None) -> None:
+def _answer(what: float | list[tuple[float, float]]) -> None:
     sys.stdout.write(f"{json.dumps(what)}\n")
     sys.stdout.flush()
 
