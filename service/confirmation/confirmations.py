@@ -55,6 +55,8 @@ def create(
 
     `wished` are the wishes of a recommendation: without `numbers`, its trial is the first candidate.
     """
+    # Nobody deletes or extends it meanwhile.
+    row_locks.take_sweeps(session, [sweep_id])
     sweep = sweeps.get(session, sweep_id)
     _refuse_unless_confirmable(session, sweep)
     wishes = preferences_of(sweep, **(wished or {}))
@@ -132,8 +134,10 @@ def end_finished(session: Session) -> int:
 
 def delete_of_sweep(session: Session, sweep_id: str) -> None:
     """Delete a sweep's confirmations, before the sweep itself. Raises ConflictError while one goes on."""
+    # First the sweep, which is older than they: one that is being created is waited for.
+    row_locks.take_sweeps(session, [sweep_id])
     children = session.scalars(sa.select(Confirmation.sweep_id).where(Confirmation.confirms == sweep_id)).all()
-    row_locks.take_sweeps(session, [sweep_id, *children])
+    row_locks.take_sweeps(session, children)
     going = session.scalar(sa.select(Sweep.id).where(Sweep.id.in_(children), Sweep.state.in_(GOING_SWEEPS)).limit(1))
     if going is not None:
         raise ConflictError(f"its confirmation {going} goes on: cancel that first (POST /v1/sweeps/{going}:cancel)")

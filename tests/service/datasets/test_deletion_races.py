@@ -26,6 +26,14 @@ from tests.service.sweep_driver import Driver, small
 WAITS = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 
 
+def await_lock(database: Database) -> None:
+    """Until a transaction waits for another's lock."""
+    deadline = time.monotonic() + 30
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        while not connection.execute(WAITS).scalar_one():
+            assert time.monotonic() < deadline, "nobody waits for a lock"
+
+
 class Race:
     """Two processes, one that stores a sweep of a dataset and a checkpoint, and one that deletes either."""
 
@@ -57,11 +65,7 @@ class Race:
             checkpoints.delete(self._deletes, self._settings, "small", DEFAULT, record)
 
     def await_lock(self) -> None:
-        """Until a transaction waits for another's lock."""
-        deadline = time.monotonic() + 30
-        with self._stores.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            while not connection.execute(WAITS).scalar_one():
-                assert time.monotonic() < deadline, "nobody waits for a lock"
+        await_lock(self._stores)
 
     def is_there(self) -> bool:
         return self._stores.read(lambda session: session.scalar(sa.select(self._deleted.id))) is not None

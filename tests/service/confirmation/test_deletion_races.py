@@ -1,0 +1,78 @@
+"""A sweep is deleted by one API process while another confirms it: one of the two is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
+
+from service.confirmation import confirmations
+from service.database.models import Sweep
+from service.errors import ConflictError, NotFoundError
+from service.http.dependencies import Services
+from service.sweeps import sweeps
+from tests.service.datasets.test_deletion_races import await_lock
+
+pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+
+
+class Race:
+    """The deletion and the confirmation of a sweep, each with what happens before its transaction ends."""
+
+    def __init__(self, services: Services, sweep: str) -> None:
+        self._database, self._sweep = services.database, sweep
+
+    def confirm(self, meanwhile: Callable[[], object] = lambda: None) -> str:
+        def write(session: Session) -> str:
+            made = confirmations.create(session, self._sweep, seeds=1, candidates=1, max_attempts=3, alive_seconds=90)
+            meanwhile()
+            return made.sweep_id
+
+        return self._database.write(write)
+
+    def delete(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        def write(session: Session) -> None:
+            confirmations.delete_of_sweep(session, self._sweep)
+            sweeps.delete(session, self._sweep)
+            meanwhile()
+
+        self._database.write(write)
+
+    def is_there(self, sweep: str) -> bool:
+        return self._database.read(lambda session: session.get(Sweep, sweep)) is not None
+
+
+def raced(
+    services: Services, first: Callable[[Callable[[], object]], object], second: Callable[[], object]
+) -> Future[object]:
+    """The second, which began before the first had ended."""
+    with ThreadPoolExecutor(1) as threads:
+        found: list[Future[object]] = []
+
+        def begin() -> None:
+            found.append(threads.submit(second))
+            await_lock(services.database)
+
+        first(begin)
+        return found[0]
+
+
+def test_a_sweep_that_is_being_confirmed_is_kept(
+    client: TestClient, services: Services, make_sweep: Callable[[], str]
+) -> None:
+    race = Race(services, sweep := make_sweep())
+    with pytest.raises(ConflictError, match="goes on"):
+        raced(services, race.confirm, race.delete).result()
+    assert race.is_there(sweep)
+
+
+def test_a_sweep_that_is_being_deleted_is_not_confirmed(
+    client: TestClient, services: Services, make_sweep: Callable[[], str]
+) -> None:
+    race = Race(services, sweep := make_sweep())
+    with pytest.raises(NotFoundError):
+        raced(services, race.delete, race.confirm).result()
+    assert not race.is_there(sweep)
