@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.checkpoints import checkpoints
 from service.common.formatting import plural
 from service.common.hashing import canonical_hash
 from service.common.ids import new_id
@@ -59,6 +60,10 @@ def create(
     row_locks.take_sweeps(session, [sweep_id])
     sweep = sweeps.get(session, sweep_id)
     _refuse_unless_confirmable(session, sweep)
+    if (lost := checkpoints.missing(session, sweep.document, sweep.project)) is not None:
+        raise ConflictError(
+            f"the checkpoint {lost!r}, which trainings of the sweep begin with, was deleted: add the same files again"
+        )
     wishes = preferences_of(sweep, **(wished or {}))
     chosen = _chosen(session, sweep, numbers) if numbers else ranked(session, sweep, candidates, wishes)
     further = _further_seeds(session, sweep, seeds)
@@ -88,7 +93,7 @@ def of_sweep(session: Session, sweep_id: str) -> list[Confirmation]:
 
 
 def is_confirmable(session: Session, sweep: Sweep) -> bool:
-    """Whether `create` would accept the sweep."""
+    """Whether `create` would accept the sweep, if the checkpoints that its trainings begin with are there."""
     try:
         _refuse_unless_confirmable(session, sweep)
     except ConflictError:

@@ -30,6 +30,18 @@ def test_a_confirmation_is_measured_by_the_workers_of_today(client, services, ma
     assert client.post("/v1/leases", json={"worker": worker}).json()["sweep"] == confirmation
 
 
+def test_a_sweep_whose_checkpoint_was_deleted_is_not_confirmed(client, services, make_sweep):
+    sweep = make_sweep()
+
+    def begin_with_what_is_gone(session):
+        row = session.get_one(Sweep, sweep)
+        row.document = {**row.document, "training": {"initialize_from": f"checkpoint:small@{'0' * 64}"}}
+
+    services.database.write(begin_with_what_is_gone)
+    answer = client.post(f"/v1/sweeps/{sweep}:confirm", json={"seeds": 1, "candidates": 1})
+    assert (answer.status_code, "checkpoint 'small'" in answer.json()["detail"]) == (409, True)
+
+
 def test_a_confirmation_from_the_request_to_its_intervals(client, services, make_sweep, worker):
     sweep = make_sweep()
     headers = {"Idempotency-Key": "k"}
