@@ -269,20 +269,21 @@ class Verbs:
 
     @contextlib.contextmanager
     def _turn_of_load(self, request: Request, progress: Progress, engine: Engine) -> Generator[RequestTurn]:
-        """Have the device as a load needs it. If that fails, the engine gives back what it has opened."""
-        try:
-            if engine.load_turn == "alone":
-                # A context takes long to make, and needs nobody out of the way.
-                with RequestTurn(request, progress, "shared") as turn:
-                    turn.give_way()
-                    engine.memory_by_device()
-            with RequestTurn(request, progress, engine.load_turn, gives_way=False) as turn:
+        """Have the device as a load needs it. If that fails, the engine gives back what it has opened before the next
+        one is weighed."""
+        if engine.load_turn == "alone":
+            # A context takes long to make, and needs nobody out of the way.
+            with RequestTurn(request, progress, "shared") as turn:
                 turn.give_way()
+                engine.memory_by_device()
+        with RequestTurn(request, progress, engine.load_turn, gives_way=False) as turn:
+            turn.give_way()
+            try:
                 yield turn
-        except Exception:
-            if self._current is None:
-                engine.close()
-            raise
+            except Exception:
+                if self._current is None:
+                    engine.close()
+                raise
 
     def _load(self, wanted: _ToLoad) -> LoadAnswer:
         grown = load_and_weigh(wanted.engine, wanted.path, wanted.options)

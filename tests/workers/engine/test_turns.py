@@ -59,7 +59,8 @@ class Weighed(Engine):
         self._note("run")
         return {}
 
-    def _close(self) -> None: ...
+    def _close(self) -> None:
+        self._note("close")
 
     def describe(self) -> Any: ...
 
@@ -180,6 +181,15 @@ def test_who_fails_within_the_turn_gives_the_device_up(
         bench.ask("measure", load=bench.to_load, **bench.to_measure)
     assert bench.device_is_free()
     assert len(bench.turns_alone) == (0 if what == "weigh" else 1)
+
+
+def test_an_engine_that_cannot_run_is_closed_before_another_is_weighed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Weighed, "fails_at", "run")
+    with pytest.raises(RequestError, match="no memory to run"):
+        bench.ask("load", **bench.to_load)
+    assert bench.done[-1] == ("close", "alone")
 
 
 def test_what_is_wrong_in_the_request_takes_no_turn(bench: Bench) -> None:
