@@ -157,7 +157,7 @@ class RequestMiddleware:
         if not secret:
             raise UnauthorizedError(
                 "send a token as `Authorization: Bearer <token>`; on the service's machine, "
-                "`layersweep token create --database` creates one"
+                "`layersweep token create --database --name NAME --scope SCOPE` creates one"
             )
         caller = await self._access.caller(secret, address_of(scope))
         if bearer is None and method not in access.SAFE_METHODS and not _comes_from_own_page(headers):

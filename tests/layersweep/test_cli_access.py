@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +49,18 @@ def test_the_first_token_is_made_on_the_machine_and_others_by_it(
     listed = run("token", "list", "--server", url, "--json")
     assert [each["name"] for each in json.loads(listed.stdout)["items"]] == ["ci", "ana"]
     assert secret not in listed.stdout
+
+
+def test_the_command_that_a_refusal_names_makes_a_token(
+    run: Callable[..., Result], serve: Callable[[FastAPI], str], tmp_path: Path
+) -> None:
+    run("token", "create", "--name", "ana", "--scope", "admin")
+    url = serve(create_app(Settings(data_dir=tmp_path), start_scheduler=False))
+    with pytest.raises(NotAuthorizedError) as refused, Client(url) as nobody:
+        nobody.datasets()
+    (command,) = re.findall("`layersweep (token create [^`]*)`", str(refused.value))
+    made = run(*command.replace("SCOPE", "read").split())
+    assert made.exit_code == 0, made.output
 
 
 def test_whoever_makes_the_first_token_is_told_that_it_closes_the_service(run: Callable[..., Result]) -> None:
