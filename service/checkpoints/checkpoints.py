@@ -163,16 +163,15 @@ def delete(database: Database, settings: Settings, key: str, project: str, recor
         _remove_unless_shared(database, settings, orphan)
 
 
-def missing(session: Session, document: Mapping[str, object], project: str) -> str | None:
-    """The name of a checkpoint that trainings begin with by a sweep's document, and that the project does not have.
-
-    None where all are there, and then they stay until this transaction ends.
-    """
+def check_kept(session: Session, document: Mapping[str, object], project: str) -> None:
+    """Let nobody delete the checkpoints that trainings begin with by a sweep's document before the transaction has
+    ended. Raises ConflictError where one is gone already."""
     for named in CHECKPOINT.finditer(json.dumps(document.get("training", {}))):
         having = sa.select(Checkpoint.id).where(Checkpoint.project == project, Checkpoint.sha256 == named["digest"])
         if not session.scalars(having.with_for_update(read=True, key_share=True)).all():
-            return named["name"]
-    return None
+            raise ConflictError(
+                f"the checkpoint {named['name']!r}, which trainings begin with, was deleted: add the same files again"
+            )
 
 
 def folder(settings: Settings, digest: str) -> Path:

@@ -60,10 +60,7 @@ def create(
     row_locks.take_sweeps(session, [sweep_id])
     sweep = sweeps.get(session, sweep_id)
     _refuse_unless_confirmable(session, sweep)
-    if (lost := checkpoints.missing(session, sweep.document, sweep.project)) is not None:
-        raise ConflictError(
-            f"the checkpoint {lost!r}, which trainings of the sweep begin with, was deleted: add the same files again"
-        )
+    checkpoints.check_kept(session, sweep.document, sweep.project)
     wishes = preferences_of(sweep, **(wished or {}))
     chosen = _chosen(session, sweep, numbers) if numbers else ranked(session, sweep, candidates, wishes)
     further = _further_seeds(session, sweep, seeds)

@@ -64,12 +64,9 @@ class ValidatedDocument:
     def keep_data(self, session: Session, project: str) -> None:
         """Let nobody delete its dataset or the checkpoints that trainings begin with before the transaction has ended.
         Raises ConflictError where somebody has done so since the document was read."""
-        lost = checkpoints.missing(session, self.document.normalized, project)
-        deleted = None if lost is None else f"the checkpoint {lost!r}"
         if self.dataset_id is not None and not datasets.is_kept(session, self.dataset_id):
-            deleted = f"the dataset {self.document.dataset!r}"
-        if deleted is not None:
-            raise ConflictError(f"{deleted} was deleted while the document was being read")
+            raise ConflictError(f"the dataset {self.document.dataset!r} was deleted while the document was being read")
+        checkpoints.check_kept(session, self.document.normalized, project)
 
     def preview(self) -> sweep_schemas.SweepPreview:
         """The answer to `validate_only=true`. It takes a tenth of a second."""

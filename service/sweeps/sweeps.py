@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from layers.space.document_fields import AUTO, BUDGET, MAX_SECONDS, Budget
 from service.auth.projects import DEFAULT, allowed_priority
+from service.checkpoints import checkpoints
 from service.common.ids import new_id
 from service.common.paging import decode_token, first_page
 from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
@@ -215,6 +216,7 @@ def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExten
     reopened = sweep.state not in GOING_SWEEPS
     if reopened:
         _refuse_unless_reopenable(sweep, budget)
+        checkpoints.check_kept(session, sweep.document, sweep.project)
     limit = budget["wall_seconds"]
     if limit is not None and sweep.started_at is not None:
         missing = now(session) - sweep.started_at - limit

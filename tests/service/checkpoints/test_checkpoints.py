@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from safetensors.numpy import load, save
 
 from service.checkpoints import checkpoints
+from service.common.states import SweepState
 from service.datasets import datasets
 from service.errors import ConflictError
 from service.http.dependencies import Services
@@ -177,7 +178,7 @@ def test_a_checkpoint_outside_of_the_space_is_no_start(client: TestClient) -> No
     assert "mlp.ffn_hidden_size" in answer.json()["detail"]
 
 
-def test_what_a_training_begins_with_is_named_by_its_content(client: TestClient) -> None:
+def test_what_a_training_begins_with_is_named_by_its_content(client: TestClient, services: Services) -> None:
     def posted(initialize_from: object, **changes: Any) -> httpx2.Response:
         training = {"steps": 5, "initialize_from": initialize_from}
         return client.post("/v1/sweeps", json={**SWEEP, "start_from": [], "training": training, **changes})
@@ -203,8 +204,14 @@ def test_what_a_training_begins_with_is_named_by_its_content(client: TestClient)
     sweep = posted("checkpoint:small")
     assert sweep.status_code == 201, sweep.text
     assert client.delete("/v1/checkpoints/small").status_code == 409
-    assert client.post(f"/v1/sweeps/{sweep.json()['id']}:cancel").status_code == 200
+    services.database.write(
+        lambda session: sweeps.end(session, sweep.json()["id"], SweepState.COMPLETED, "budget_exhausted")
+    )
     assert client.delete("/v1/checkpoints/small").status_code == 204
+    longer = client.post(f"/v1/sweeps/{sweep.json()['id']}:extend", json={"trials": 5})
+    assert (longer.status_code, "the checkpoint 'small'" in longer.json()["detail"]) == (409, True)
+    upload(client, GOOD)
+    assert client.post(f"/v1/sweeps/{sweep.json()['id']}:extend", json={"trials": 5}).status_code == 200
 
 
 def test_a_sweep_whose_checkpoint_is_deleted_while_it_is_read_is_refused(
@@ -214,5 +221,5 @@ def test_a_sweep_whose_checkpoint_is_deleted_while_it_is_read_is_refused(
     training = {"steps": 5, "initialize_from": {"values": ["none", "checkpoint:small"]}}
     prepared = drafts.prepare(services.database, {**SWEEP, "start_from": [], "training": training})
     assert client.delete("/v1/checkpoints/small").status_code == 204
-    with pytest.raises(ConflictError, match="the checkpoint 'small' was deleted while"):
+    with pytest.raises(ConflictError, match=r"the checkpoint 'small'.* was deleted"):
         services.database.write(lambda session: sweeps.insert(session, prepared))

@@ -120,7 +120,7 @@ def test_a_sweep_that_needs_what_is_being_deleted_is_refused(race: Race) -> None
             race.await_lock()
 
         race.delete(store_meanwhile)
-        with pytest.raises(ConflictError, match="was deleted while"):
+        with pytest.raises(ConflictError, match="was deleted"):
             storing[0].result(60)
     assert not race.is_there()
 
