@@ -27,9 +27,9 @@ from .protocol import RequestError, invalid
 from .verbs import BuildAnswer, Capabilities, DeviceState, EngineEnvironment
 
 TurnKind = Literal["alone", "shared"]
+"""How a piece of work has the device: by itself, or with others that share it (turns/arbitration.py)."""
 BuildTurn = Literal["alone", "shared", "stoppable"]
 """`stoppable`: shared, and the builder is stopped while others have the device (turns/pausing.py)."""
-"""How a piece of work has the device: by itself, or with others that share it (arbitration.py)."""
 
 
 @dataclass(frozen=True)

@@ -204,5 +204,4 @@ def _request_build(
         "timings": timings and str(timings),
         "devices": list(devices),
     }
-    builder = context.children.builder()
-    return context.request(builder, BUILD, arguments, timeout_seconds=context.limits.build_seconds)
+    return context.request_builder(BUILD, arguments, timeout_seconds=context.limits.build_seconds)

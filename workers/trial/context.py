@@ -219,6 +219,10 @@ class TrialContext:
         child = self.children.model() if verb == PREPARE else self.children.prepared_model()
         return self.request(child, verb, arguments, timeout_seconds=timeout_seconds)
 
+    def request_builder(self, verb: Verb[Answer], arguments: Mapping[str, object], *, timeout_seconds: float) -> Answer:
+        """Ask the child that describes and builds."""
+        return self.request(self.children.builder(), verb, arguments, timeout_seconds=timeout_seconds)
+
     @contextmanager
     def phase(self, name: str) -> Generator[None]:
         """Say that a phase begins, and keep how long it takes. Raises the interruption's cause."""

@@ -96,10 +96,7 @@ def _try_other_targets(context: TrialContext) -> None:
     if context.rank_devices:
         return
     builds = try_builds(
-        context.children,
-        context.files.folder,
-        lambda path, opset: write_graph(context, path, opset),
-        context.interruption,
+        context.request_builder, context.files.folder, lambda path, opset: write_graph(context, path, opset)
     )
     if builds:
         context.record.set_measurement("builds", builds)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Required, TypedDict
+from typing import Protocol, Required, TypedDict
 
+from workers.engine.protocol import Answer, Verb
 from workers.engine.verbs import BUILD, DESCRIBE
-from workers.interruption import Interruption
 from workers.processes.child import ChildError
-from workers.processes.children import Children
 
 BUILDERS: Mapping[str, Mapping[str, int]] = {
     "tensorrt_rtx": {"7.5": 75, "8.6": 86, "8.9": 89, "12.0": 120},
@@ -35,7 +33,13 @@ Export = Callable[[Path, int], object]
 """Write the model's graph to a file, in an opset."""
 
 
-def try_builds(children: Children, folder: Path, export: Export, interruption: Interruption) -> dict[str, TriedBuild]:
+class AskBuilder(Protocol):
+    """Ask the attempt's builder, when it is its turn on the device. Raises ChildError, OSError."""
+
+    def __call__(self, verb: Verb[Answer], arguments: Mapping[str, object], *, timeout_seconds: float) -> Answer: ...
+
+
+def try_builds(ask: AskBuilder, folder: Path, export: Export) -> dict[str, TriedBuild]:
     """What became of it by target; empty where no such builder is installed.
 
     A builder that fails, crashes or hangs is a finding about its target, and no failure of the attempt.
@@ -43,29 +47,26 @@ def try_builds(children: Children, folder: Path, export: Export, interruption: I
     found: dict[str, TriedBuild] = {}
     for runtime, capabilities in BUILDERS.items():
         try:
-            described = children.builder().request(
-                DESCRIBE, {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS, interruption=interruption
-            )
+            described = ask(DESCRIBE, {"runtime": runtime}, timeout_seconds=DESCRIBE_SECONDS)
             onnx = folder / f"{runtime}.onnx"
             export(onnx, described["opset"])
         except (ChildError, OSError):
             continue
         for capability, option in capabilities.items():
             name = f"{runtime} {described['version']} for compute capability {capability}"
-            found[name] = _try_build(children, runtime, onnx, option, interruption)
+            found[name] = _try_build(ask, runtime, onnx, option)
     return found
 
 
-def _try_build(children: Children, runtime: str, onnx: Path, capability: int, interruption: Interruption) -> TriedBuild:
+def _try_build(ask: AskBuilder, runtime: str, onnx: Path, capability: int) -> TriedBuild:
     arguments = {
         "runtime": runtime,
         "onnx": str(onnx),
         "engine": str(onnx.with_suffix(f".{capability}.engine")),
         "options": {"compute_capability": capability},
     }
-    started_at = time.monotonic()
     try:
-        built = children.builder().request(BUILD, arguments, timeout_seconds=BUILD_SECONDS, interruption=interruption)
+        built = ask(BUILD, arguments, timeout_seconds=BUILD_SECONDS)
     except (ChildError, OSError) as failure:
         return {"built": False, "reason": str(failure)[:1000]}
-    return {"built": True, "seconds": time.monotonic() - started_at, "engine_bytes": built["engine_bytes"]}
+    return {"built": True, "seconds": built["build_seconds"], "engine_bytes": built["engine_bytes"]}
