@@ -6,10 +6,14 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..base import TurnKind
 from ..protocol import JsonObject, Progress, Request, invalid
 from .arbitration import DEVICE, Turn
+
+if TYPE_CHECKING:
+    # It imports NumPy, which a guard (pausing.py) has no use for.
+    from ..base import TurnKind
 
 GUARD = "workers.engine.turns.pausing"
 """The module that has the device for a builder."""
