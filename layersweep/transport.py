@@ -175,10 +175,10 @@ class Transport:
 
         `timeout_seconds`: without a byte.
         """
-        digest = hashlib.sha256()
+        digest, heard_at = hashlib.sha256(), 0.0
 
         def send() -> httpx2.Response:
-            nonlocal digest
+            nonlocal digest, heard_at
             digest = hashlib.sha256()
             target.seek(0)
             target.truncate()
@@ -187,15 +187,21 @@ class Transport:
                     for piece in response.iter_bytes():
                         digest.update(piece)
                         target.write(piece)
+                        heard_at = time.monotonic()
             return response
 
-        self._retried(send, may_repeat=True, patience_seconds=self.retry_seconds)
+        self._retried(send, may_repeat=True, patience_seconds=self.retry_seconds, heard_at=lambda: heard_at)
         return digest.hexdigest()
 
     def _retried(
-        self, send: Callable[[], httpx2.Response], *, may_repeat: bool, patience_seconds: float
+        self,
+        send: Callable[[], httpx2.Response],
+        *,
+        may_repeat: bool,
+        patience_seconds: float,
+        heard_at: Callable[[], float] = lambda: 0.0,
     ) -> httpx2.Response:
-        """The answer, below 400, of the first call of `send` that has one."""
+        """The answer, below 400, of the first call of `send` that has one. `heard_at`: when the last piece came."""
         waited_seconds = 0.0
         for tries in range(1, 1_000_000):
             started = time.monotonic()
@@ -211,7 +217,7 @@ class Transport:
                 if error is None:
                     return response
             retryable = isinstance(error, UnreachableError) or error.status in RETRIED_STATUSES or is_in_flight(error)
-            waited_seconds += time.monotonic() - started
+            waited_seconds += time.monotonic() - max(started, heard_at())
             left_seconds = patience_seconds - waited_seconds if may_repeat or not was_sent else 0.0
             # The last try is when patience ends, not up to a wait before.
             delay_seconds = min(BACKOFF.seconds(tries), left_seconds)

@@ -7,10 +7,12 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 
+from layersweep import transport
 from layersweep.errors import NotFoundError, ServiceFailureError
 from tests.layersweep.answers import page, problem, scripted, sweep_record
 
@@ -31,6 +33,22 @@ def test_a_download_that_breaks_off_is_begun_anew(tmp_path: Path) -> None:
     (file,) = client.download_artifacts("01J0000000000000000000000A", tmp_path / "kept")
     assert file.read_bytes() == WEIGHTS
     assert len(script.requests) == 3
+
+
+def test_a_download_that_breaks_off_late_is_begun_anew_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    time_s = 0.0
+
+    def pieces() -> Iterator[bytes]:
+        nonlocal time_s
+        time_s += 3600.0
+        yield WEIGHTS[:-1]
+        raise httpx2.ReadError("lost")
+
+    monkeypatch.setattr(transport, "time", SimpleNamespace(monotonic=lambda: time_s))
+    late = httpx2.Response(200, content=pieces())
+    client, _, _ = scripted(page([LISTED]), late, httpx2.Response(200, content=WEIGHTS))
+    (file,) = client.download_artifacts("01J0000000000000000000000A", tmp_path)
+    assert file.read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize(
