@@ -142,7 +142,7 @@ def tokenizer_file(settings: Settings, row: Checkpoint) -> Path:
 def delete(database: Database, settings: Settings, key: str, project: str, record: Record) -> None:
     """Delete a checkpoint, and its files unless another shares them. Raises ConflictError while a sweep needs it."""
 
-    def remove_row(session: Session) -> str | None:
+    def remove_row(session: Session) -> str:
         row = get(session, key, project)
         # As of datasets: a sweep that is being stored is waited for and found, or waits and finds no checkpoint.
         if session.scalar(sa.select(Checkpoint.id).where(Checkpoint.id == row.id).with_for_update()) is None:
@@ -156,11 +156,10 @@ def delete(database: Database, settings: Settings, key: str, project: str, recor
         session.delete(row)
         session.flush()
         record(session, row.id)
-        return None if _is_shared(session, row.sha256) else row.sha256
+        return row.sha256
 
-    orphan = database.write(remove_row)
-    if orphan is not None:
-        _remove_unless_shared(database, settings, orphan)
+    # Not before it is committed: of two who delete the last that share it, each would leave the files to the other.
+    _remove_unless_shared(database, settings, database.write(remove_row))
 
 
 def check_kept(session: Session, document: Mapping[str, object], project: str) -> None:

@@ -185,7 +185,7 @@ def delete(
     """Delete a dataset, and its files unless another shares them. Raises ConflictError when it is built in or in
     use."""
 
-    def remove_row(session: Session) -> str | None:
+    def remove_row(session: Session) -> str:
         row = get(session, key, project)
         if row.builtin:
             raise ConflictError(f"{row.name!r} is built in and stays")
@@ -198,11 +198,10 @@ def delete(
         session.delete(row)
         session.flush()
         record(session, row.id)
-        return None if _is_shared(session, row.sha256) else row.sha256
+        return row.sha256
 
-    orphan = database.write(remove_row)
-    if orphan is not None:
-        _remove_unless_shared(database, settings, orphan)
+    # Not before it is committed: of two who delete the last that share it, each would leave the files to the other.
+    _remove_unless_shared(database, settings, database.write(remove_row))
 
 
 def _remove_unless_shared(database: Database, settings: Settings, digest: str) -> None:

@@ -41,7 +41,7 @@ class Race:
         self._settings = Settings(database_url=url, data_dir=folder)
         self._stores, self._deletes = Database(url), Database(url)
         Driver(self._stores, self._settings).add_dataset()
-        self._stores.write(lambda session: session.add(_checkpoint()))
+        self._stores.write(lambda session: session.add(_checkpoint("small")))
         begins = {"initialize_from": "checkpoint:small"}
         self._prepared = drafts.prepare(self._stores, {**(given := small()), "training": given["training"] | begins})
         self._deleted = deleted
@@ -75,10 +75,10 @@ class Race:
         self._deletes.close()
 
 
-def _checkpoint() -> Checkpoint:
+def _checkpoint(name: str) -> Checkpoint:
     return Checkpoint(
-        id="small",
-        name="small",
+        id=name,
+        name=name,
         architecture="Llama",
         task="causal_lm",
         sha256="0" * 64,
@@ -136,3 +136,27 @@ def test_of_two_who_delete_it_the_second_finds_nothing(race: Race) -> None:
         race.delete(delete_meanwhile)
         with pytest.raises(NotFoundError):
             again[0].result(60)
+
+
+def test_of_two_who_delete_what_shares_its_files_one_removes_them(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(database_url=postgres_url, data_dir=tmp_path)
+    database, other = Database(postgres_url), Database(postgres_url)
+    database.write(lambda session: session.add_all([_checkpoint("first"), _checkpoint("second")]))
+    checkpoints.folder(settings, _checkpoint("").sha256).mkdir(parents=True)
+    write = database.write
+
+    def ends_late(change: Callable[[Session], str]) -> str:
+        def changed(session: Session) -> str:
+            answer = change(session)
+            checkpoints.delete(other, settings, "second", DEFAULT, lambda *_: None)
+            return answer
+
+        return write(changed)
+
+    monkeypatch.setattr(database, "write", ends_late)
+    checkpoints.delete(database, settings, "first", DEFAULT, lambda *_: None)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    database.close()
+    other.close()
