@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.engine.turns.arbitration import Turn, alone
+from workers.engine.turns.arbitration import DEVICE, Turn, alone, make_files
+from workers.engine.turns.pausing import Guards, PausableTurn
 from workers.processes.child import ROOT
 
 BUILDER = """
@@ -187,3 +189,17 @@ def test_a_build_stands_not_behind_others_because_an_earlier_one_gave_way(builde
             training.give_up()
             builder.begin_or_end()
     assert heard == "builds", "before what came to have the device alone"
+
+
+def test_a_build_that_can_have_no_guard_keeps_the_device_until_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    make_files(tmp_path / "GPU-1")
+    with (tmp_path / f"GPU-1{DEVICE}").open("rb") as device:
+        with PausableTurn(Guards(), {"turns": str(tmp_path / "GPU-1")}, lambda told: None) as turn:
+            turn.give_way()
+            turn.give_way()
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(device, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(device, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -32,7 +32,7 @@ from typing import Any
 from ..lifetime import end_with_parent
 from ..protocol import JsonObject, Progress, Request, RequestProgress, as_line, progress_message
 from .arbitration import Turn
-from .request_turn import GUARD, device_of, waiting_for
+from .request_turn import GUARD, RequestTurn, device_of, waiting_for
 
 LOOK_SECONDS = 0.02
 """How often the guard looks whether somebody waits: so long a measurement waits for a build."""
@@ -55,22 +55,36 @@ class PausableTurn:
         """Since when and until when, of the monotonic clock. Known at its end."""
         device = device_of(request)
         self._guard = None if device is None else guards.of(device, progress)
+        self._unguarded = RequestTurn(request, progress, "shared", gives_way=False)
         self._progress = progress
+        self._end = contextlib.ExitStack()
         self._is_taken = False
 
     def __enter__(self) -> PausableTurn:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._guard is not None and self._is_taken:
-            self._stops = self._guard.give_up()
+        self._end.close()
 
     def give_way(self) -> None:
-        """Have the device with others, after those who wait for it; from then on the guard gives way."""
-        if self._guard is not None and not self._is_taken:
-            identity = self._progress.identity if isinstance(self._progress, RequestProgress) else None
+        """Have the device with others, after those who wait for it; from then on the guard gives way.
+
+        Where no guard can be started, nobody does: the build has the device until it is done.
+        """
+        if self._guard is None or self._is_taken:
+            return
+        identity = self._progress.identity if isinstance(self._progress, RequestProgress) else None
+        try:
             self._waited_seconds = self._guard.take(identity)
-            self._is_taken = True
+            self._end.callback(self._give_up)
+        except OSError as problem:
+            sys.stderr.write(f"a build is not stopped for others, as no process can be started for it: {problem}\n")
+            self._waited_seconds = self._end.enter_context(self._unguarded).give_way()
+        self._is_taken = True
+
+    def _give_up(self) -> None:
+        assert self._guard is not None
+        self._stops = self._guard.give_up()
 
     def waited_seconds_until(self, moment: float) -> float:
         """For how long the build waited before a moment of the monotonic clock, stopped or not. Known at its end."""
@@ -134,7 +148,9 @@ class _Guard:
             raise
         finally:
             os.close(let_go)
-        _end_when_closed(held)
+        # A kernel that cannot leaves a build that is stopped for ever to whoever waits for it (processes/child.py).
+        with contextlib.suppress(OSError):
+            _end_when_closed(held)
         return process
 
 
