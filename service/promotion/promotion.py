@@ -11,7 +11,7 @@ from service.common.states import GOING_SWEEPS, SweepState, TrialState
 from service.database.json_columns import SweepChanged, TrialPromoted
 from service.database.models import Sweep, Trial
 from service.database.sessions import now
-from service.errors import ConflictError
+from service.errors import ConflictError, NotFoundError
 from service.events import events
 from service.leases import trials
 from service.pruning.promoted import is_stopped
@@ -24,7 +24,10 @@ def promote(session: Session, trial_id: str) -> Trial:
     Promoting twice is fine. Raises NotFoundError, ConflictError.
     """
     sweep_id = trials.get(session, trial_id).sweep_id
-    sweep = session.get_one(Sweep, sweep_id, with_for_update={"key_share": True}, populate_existing=True)
+    sweep = session.get(Sweep, sweep_id, with_for_update={"key_share": True}, populate_existing=True)
+    if sweep is None:
+        # It was deleted at this moment, with its trials.
+        raise NotFoundError(f"there is no trial {trial_id}")
     trial = session.get_one(Trial, trial_id, with_for_update={"key_share": True}, populate_existing=True)
     if trial.promoted:
         return trial

@@ -1,4 +1,4 @@
-"""A sweep is deleted by one API process while another confirms it: one of the two is refused."""
+"""A sweep is deleted by one API process while another confirms it, or promotes one of its trials: one is refused."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from service.confirmation import confirmations
-from service.database.models import Sweep
+from service.database.models import Sweep, Trial
 from service.errors import ConflictError, NotFoundError
 from service.http.dependencies import Services
+from service.promotion import promotion
 from service.sweeps import sweeps
 from tests.service.datasets.test_deletion_races import await_lock
 
@@ -40,6 +42,11 @@ class Race:
             meanwhile()
 
         self._database.write(write)
+
+    def promote(self) -> None:
+        of_sweep = sa.select(Trial.id).where(Trial.sweep_id == self._sweep).limit(1)
+        trial = self._database.read(lambda session: session.scalars(of_sweep).one())
+        self._database.write(lambda session: promotion.promote(session, trial))
 
     def is_there(self, sweep: str) -> bool:
         return self._database.read(lambda session: session.get(Sweep, sweep)) is not None
@@ -76,3 +83,11 @@ def test_a_sweep_that_is_being_deleted_is_not_confirmed(
     with pytest.raises(NotFoundError):
         raced(services, race.delete, race.confirm).result()
     assert not race.is_there(sweep)
+
+
+def test_a_trial_that_is_being_deleted_is_not_promoted(
+    client: TestClient, services: Services, make_sweep: Callable[[], str]
+) -> None:
+    race = Race(services, make_sweep())
+    with pytest.raises(NotFoundError):
+        raced(services, race.delete, race.promote).result()
