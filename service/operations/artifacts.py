@@ -299,7 +299,12 @@ def _write(files: AbstractFileSystem, file: Path, path: str) -> None:
         return
     part = Path(folder) / f".{name}.{secrets.token_hex(8)}.part"
     try:
-        files.put_file(str(file), str(part))
+        try:
+            files.put_file(str(file), str(part))
+        except FileNotFoundError:
+            # What clears garbage away found the folder empty.
+            files.makedirs(folder, exist_ok=True)
+            files.put_file(str(file), str(part))
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

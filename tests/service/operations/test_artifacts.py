@@ -14,6 +14,7 @@ import httpx2
 import pytest
 import sqlalchemy as sa
 from fastapi import FastAPI
+from fsspec.implementations.local import LocalFileSystem
 from sqlalchemy.orm import Session
 
 from service.database.models import Artifact
@@ -212,6 +213,20 @@ def test_what_a_trial_uploads_that_begins_to_run_meanwhile_stays(
         artifacts.collect_garbage(database, attempt.services.settings)
     later[0].finish()
     assert later[0].read() == b"new"
+
+
+def test_an_upload_outlasts_the_removal_of_its_empty_folder(attempt: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = LocalFileSystem.put_file
+
+    def put_after_removal(files: LocalFileSystem, source: str, target: str) -> None:
+        monkeypatch.undo()
+        artifacts._remove_empty_folders(attempt.services.settings.data_dir / "artifacts", ())
+        put(files, source, target)
+
+    monkeypatch.setattr(LocalFileSystem, "put_file", put_after_removal)
+    attempt.store(b"kept")
+    attempt.finish()
+    assert attempt.read() == b"kept"
 
 
 def test_uploads_are_written_outside_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
