@@ -73,6 +73,8 @@ class Stopped:
                 if self._over.is_set() and turn + 1 >= len(self._names):
                     return
         finally:
+            # One that failed before it had built would be waited for.
+            self._warm.abort()
             child.close()
 
     def _heard(self, progress: dict[str, Any]) -> None:
