@@ -31,7 +31,7 @@ PORTS_TRIED = 50
 MOST_ROWS = 6
 """Of the leaderboard at the end: four lines each, which a screen holds."""
 READY_SECONDS = 60.0
-WORKER_OPTIONS = ("--threads", "1", "--slots", "2")
+WORKER_OPTIONS = ("--device", "cpu", "--threads", "1", "--slots", "2")
 """Its models are so small that one thread trains and runs them faster than two. The other core is then free: one trial
 is trained while another is exported, and the service leaves a measurement alone."""
 ROOT = Path(__file__).resolve().parents[2]
