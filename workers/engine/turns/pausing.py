@@ -2,7 +2,8 @@
 
 A library's build is one long call that never gives way by itself. So a guard, a small process of the builder's own,
 has the turn for it. Where somebody waits, the guard stops the builder (SIGSTOP), which from then on gives the device
-nothing to do and takes no memory of it. It gives way, and lets the builder go on (SIGCONT) when it is its turn again:
+nothing more to do and takes no memory of it. It gives way, and lets the builder go on (SIGCONT) when it is its turn
+again:
 
     builder      ── builds ──▶ stopped ──────────────────────────▶ builds ──▶ end
     guard        has the turn ▶ stops it, gives way, waits, has it ▶ lets it go on
@@ -32,7 +33,7 @@ from typing import Any
 from ..lifetime import end_with_parent
 from ..protocol import JsonObject, Progress, Request, RequestProgress, as_line, progress_message
 from .arbitration import Turn
-from .request_turn import GUARD, RequestTurn, device_of, waiting_for
+from .request_turn import GUARD, RequestTurn, device_of, stat_fields, waiting_for
 
 LOOK_SECONDS = 0.02
 """How often the guard looks whether somebody waits: so long a measurement waits for a build."""
@@ -196,9 +197,9 @@ class _Builder:
     def _is_stopped(self) -> bool:
         states: list[str] = []
         for stat in Path(f"/proc/{self._process}/task").glob("*/stat"):
-            # A thread may end meanwhile. Its name, in brackets, may hold any character.
+            # A thread may end meanwhile.
             with contextlib.suppress(OSError):
-                states.append(stat.read_text().rpartition(")")[2].split()[0])
+                states.append(stat_fields(stat)[0])
         return set(states) == {"T"}
 
 

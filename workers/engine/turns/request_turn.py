@@ -151,7 +151,12 @@ def _worker_of(holder: int) -> int | None:
 
 def _parent(process: int) -> int | None:
     try:
-        # The command, in brackets, may hold any character.
-        return int((_PROCESSES / str(process) / "stat").read_text().rpartition(")")[2].split()[1])
+        return int(stat_fields(_PROCESSES / str(process) / "stat")[1])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def stat_fields(stat: Path) -> list[str]:
+    """What /proc says of a process or a thread: its state, its parent, and so on. Raises OSError when it is gone."""
+    # The command before them, in brackets, may hold any character.
+    return stat.read_text().rpartition(")")[2].split()
