@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -16,7 +15,7 @@ from service.errors import ConflictError, NotFoundError
 from service.http.dependencies import Services
 from service.promotion import promotion
 from service.sweeps import sweeps
-from tests.service.datasets.test_deletion_races import await_lock
+from tests.service.lock_races import raced
 
 pytestmark = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
@@ -52,27 +51,12 @@ class Race:
         return self._database.read(lambda session: session.get(Sweep, sweep)) is not None
 
 
-def raced(
-    services: Services, first: Callable[[Callable[[], object]], object], second: Callable[[], object]
-) -> Future[object]:
-    """The second, which began before the first had ended."""
-    with ThreadPoolExecutor(1) as threads:
-        found: list[Future[object]] = []
-
-        def begin() -> None:
-            found.append(threads.submit(second))
-            await_lock(services.database)
-
-        first(begin)
-        return found[0]
-
-
 def test_a_sweep_that_is_being_confirmed_is_kept(
     client: TestClient, services: Services, make_sweep: Callable[[], str]
 ) -> None:
     race = Race(services, sweep := make_sweep())
     with pytest.raises(ConflictError, match="goes on"):
-        raced(services, race.confirm, race.delete).result()
+        raced(services.database, race.confirm, race.delete)[1].result()
     assert race.is_there(sweep)
 
 
@@ -81,7 +65,7 @@ def test_a_sweep_that_is_being_deleted_is_not_confirmed(
 ) -> None:
     race = Race(services, sweep := make_sweep())
     with pytest.raises(NotFoundError):
-        raced(services, race.delete, race.confirm).result()
+        raced(services.database, race.delete, race.confirm)[1].result()
     assert not race.is_there(sweep)
 
 
@@ -90,4 +74,4 @@ def test_a_trial_that_is_being_deleted_is_not_promoted(
 ) -> None:
     race = Race(services, make_sweep())
     with pytest.raises(NotFoundError):
-        raced(services, race.delete, race.promote).result()
+        raced(services.database, race.delete, race.promote)[1].result()

@@ -3,9 +3,8 @@ of the two is refused."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -21,17 +20,8 @@ from service.datasets import datasets
 from service.errors import ConflictError, NotFoundError
 from service.settings import Settings
 from service.sweeps import drafts, sweeps
+from tests.service.lock_races import First, Second, raced
 from tests.service.sweep_driver import Driver, small
-
-WAITS = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-
-
-def await_lock(database: Database) -> None:
-    """Until a transaction waits for another's lock."""
-    deadline = time.monotonic() + 30
-    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        while not connection.execute(WAITS).scalar_one():
-            assert time.monotonic() < deadline, "nobody waits for a lock"
 
 
 class Race:
@@ -64,8 +54,10 @@ class Race:
         else:
             checkpoints.delete(self._deletes, self._settings, "small", DEFAULT, record)
 
-    def await_lock(self) -> None:
-        await_lock(self._stores)
+    def meanwhile(
+        self, first: Callable[[Callable[[], object]], First], second: Callable[[], Second]
+    ) -> tuple[First, Future[Second]]:
+        return raced(self._stores, first, second)
 
     def is_there(self) -> bool:
         return self._stores.read(lambda session: session.scalar(sa.select(self._deleted.id))) is not None
@@ -98,44 +90,23 @@ def race(postgres_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> I
 
 
 def test_what_a_sweep_needs_that_is_being_stored_is_kept(race: Race) -> None:
-    with ThreadPoolExecutor(1) as threads:
-        deletion = []
-
-        def delete_meanwhile() -> None:
-            deletion.append(threads.submit(race.delete))
-            race.await_lock()
-
-        sweep = race.store(delete_meanwhile)
-        with pytest.raises(ConflictError, match=sweep):
-            deletion[0].result(60)
+    sweep, deletion = race.meanwhile(race.store, race.delete)
+    with pytest.raises(ConflictError, match=sweep):
+        deletion.result(60)
     assert race.is_there()
 
 
 def test_a_sweep_that_needs_what_is_being_deleted_is_refused(race: Race) -> None:
-    with ThreadPoolExecutor(1) as threads:
-        storing = []
-
-        def store_meanwhile() -> None:
-            storing.append(threads.submit(race.store))
-            race.await_lock()
-
-        race.delete(store_meanwhile)
-        with pytest.raises(ConflictError, match="was deleted"):
-            storing[0].result(60)
+    _, storing = race.meanwhile(race.delete, race.store)
+    with pytest.raises(ConflictError, match="was deleted"):
+        storing.result(60)
     assert not race.is_there()
 
 
 def test_of_two_who_delete_it_the_second_finds_nothing(race: Race) -> None:
-    with ThreadPoolExecutor(1) as threads:
-        again = []
-
-        def delete_meanwhile() -> None:
-            again.append(threads.submit(race.delete))
-            race.await_lock()
-
-        race.delete(delete_meanwhile)
-        with pytest.raises(NotFoundError):
-            again[0].result(60)
+    _, again = race.meanwhile(race.delete, race.delete)
+    with pytest.raises(NotFoundError):
+        again.result(60)
 
 
 def test_of_two_who_delete_what_shares_its_files_one_removes_them(

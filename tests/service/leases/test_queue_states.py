@@ -25,12 +25,12 @@ from service.errors import LeaseLostError
 from service.leases import holders, queue
 from service.leases import schemas as lease_schemas
 from service.leases.row_locks import ChangesTrial, Claims
+from tests.service.lock_races import WAITS
 from tests.service.rows import Rows
 
 PARALLEL = 2
 WORKERS = st.sampled_from([0, 1])
 OUTCOMES = st.sampled_from(["complete", "infeasible", "pruned", "failed"])
-WAITS = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 
 Write = Callable[[Session], Any]
 

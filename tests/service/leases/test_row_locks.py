@@ -20,9 +20,9 @@ from service.leases import holders, queue, row_locks
 from service.leases import schemas as lease_schemas
 from service.leases.row_locks import ChangesTrial, Claims
 from service.sweeps import sweeps
+from tests.service.lock_races import WAITS
 from tests.service.rows import Rows
 
-WAITS = sa.text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
 FINISH = lease_schemas.LeaseFinish(outcome="complete", metrics={"latency_ms_p50": 1.0})
 
 
