@@ -325,7 +325,9 @@ def main() -> int:
         for part in ("speed", "faults"):
             folder.joinpath(part).mkdir()
         if options.speed_seconds:
-            with running_service(folder / "speed") as url, running_worker(url, folder, "speed", worker):
+            # One that takes as long as it may is no hung one here.
+            patient = [*worker, "--build-seconds", str(options.speed_seconds)]
+            with running_service(folder / "speed") as url, running_worker(url, folder, "speed", patient):
                 sizes = [int(size) for size in options.sizes.split(",")]
                 document = speed_document(
                     widths, sizes, options.shapes, options.layers, target, measure_only=options.measure_only
