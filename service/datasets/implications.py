@@ -22,7 +22,6 @@ LEAK_SHARE = 0.05
 TRUNCATED_SHARE = 0.05
 PADDED_SHARE = 0.5
 SMALL_PART = 10_000
-LOSSES_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,14 +128,6 @@ def recommended_trial(session: Session, sweep: Sweep, wishes: SelectionPreferenc
         return None
 
 
-def recommend_with_smaller(
-    session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None
-) -> tuple[Recommendation, SmallerTrial | None]:
-    """As `recommend`, with why a smaller trial is recommended in place of the one that the rule chose, where one is."""
-    found = decide(session, sweep, wishes or SelectionPreferences())
-    return found.answer(), found.smaller_in_words()
-
-
 def ranked(session: Session, sweep: Sweep, count: int, wishes: SelectionPreferences | None = None) -> list[Trial]:
     """The recommended trial, the one that the rule alone would choose, and then those that the rule puts next."""
     found = decide(session, sweep, wishes or SelectionPreferences())

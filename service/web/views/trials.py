@@ -48,7 +48,6 @@ _DETAILS = re.compile(r"; | \(")
 BRIEF = 90
 """Characters."""
 PERCENTILES = ("p50", "p90", "p99")
-GAPS = ("precision_gap", "generalization_gap", "parity_error", "parity_error_worst")
 
 
 @dataclass(frozen=True, slots=True)
