@@ -44,7 +44,7 @@ LOWEST_OPSET = 17
 
 
 def unsupported(model: Mapping[str, Scalar], capabilities: Capabilities) -> str | None:
-    """What the target lacks for this model, in words; None where it lacks nothing."""
+    """What the target lacks for this model, in words; None if it lacks nothing."""
     target = f"{capabilities['runtime']} {capabilities['version']} on {capabilities['device_model']}"
     if lacking := _lacking_dtype(model, capabilities) or quantization.lacking(
         model, capabilities.get("quantizations", ()), capabilities.get("lacks", {})
@@ -77,7 +77,7 @@ def _lacking_dtype(model: Mapping[str, Scalar], capabilities: Capabilities) -> s
 
 
 def lacking_option(inference: Mapping[str, Scalar], capabilities: Capabilities) -> str | None:
-    """What the target's builder does not take, in words; None where it takes all that is given."""
+    """What the target's builder does not take, in words; None if it takes all that is given."""
     for name in BUILD_OPTIONS:
         if name in inference and name not in capabilities.get("build_options", ()):
             return f"{capabilities['runtime']} {capabilities['version']} has no build option {name}: leave it out"

@@ -143,7 +143,7 @@ def _applying(shared: Mapping[str, Scalar], changes: Mapping[str, Scalar]) -> di
 
 
 def _kind(task: str, model: dict[str, Scalar]) -> tuple[str, Kind]:
-    """The kind of a model, filled in where it is not given. Raises ParameterError where it does not fit the task."""
+    """The kind of a model, filled in if it is not given. Raises ParameterError if it does not fit the task."""
     name = str(DECLARATIONS["kind"].check("kind", model.setdefault("kind", kinds_of(task)[0])))
     if KINDS[name].task != task:
         message = f"{name!r} is a kind for {KINDS[name].task}, not for {task}"
@@ -248,7 +248,7 @@ def _follow_classes(model: dict[str, Scalar], classes: int | None) -> None:
 
 
 def _longest(lengths: Iterable[int | Iterable[int] | None]) -> int | None:
-    """The largest of lengths and lists of them; None where there is none."""
+    """The largest of lengths and lists of them; None if there is none."""
     found: list[int] = []
     for length in lengths:
         found += [] if length is None else [length] if isinstance(length, int) else list(length)
@@ -262,7 +262,7 @@ def check_model(
     training: Mapping[str, Scalar],
     facts: DatasetFacts,
 ) -> None:
-    """Raise ParameterError where a completed model lacks what is trained, or needs what data and shape have not."""
+    """Raise ParameterError if a completed model lacks what is trained, or needs what data and shape have not."""
     if is_generated(inference):
         check_generation(model, inference)
     if training.get("trainable") == "prompt" and "embedding.prompt_length" not in model:

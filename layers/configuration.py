@@ -42,7 +42,7 @@ class TrialConfiguration:
     inference: InferenceConfig
     """Of several shapes the first."""
     shapes: tuple[NamedShape, ...]
-    """Empty where the sweep names none."""
+    """Empty if the sweep names none."""
     document: Configuration = field(repr=False)
     """The configuration as it was given, to be passed on."""
 

@@ -100,7 +100,7 @@ def model_facts(facts: DatasetFacts, lengths: Mapping[str, int]) -> ModelFacts:
 
 
 def longest_sequence(task: str, facts: DatasetFacts) -> int | None:
-    """The longest sequence that a text's training split holds with the token after it; None where nothing limits it."""
+    """The longest sequence that a text's training split holds with the token after it; None if nothing limits it."""
     tokens = facts.get("training_tokens")
     return None if task != "causal_lm" or tokens is None else tokens - 1
 
@@ -121,7 +121,7 @@ def fixed_lengths(task: str, facts: DatasetFacts) -> dict[str, int]:
 
 
 def check_lengths(section: str, values: Mapping[str, Scalar], task: str, facts: DatasetFacts) -> None:
-    """Raise ParameterError where a completed section's lengths do not fit the data, or the task has no such length."""
+    """Raise ParameterError if a completed section's lengths do not fit the data, or the task has no such length."""
     if "source_length" in values and task not in TASKS_WITH_SOURCES:
         raise ParameterError(f"{section}.source_length", f"does not apply: a {task} has no source", "leave it out")
     longest, given = longest_sequence(task, facts), int(values["sequence_length"])

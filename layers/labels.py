@@ -12,7 +12,7 @@ FORM = "1 to 63 letters, digits, '-', '_' and '.', the first and the last a lett
 
 
 def problem_of(labels: Mapping[str, str]) -> str | None:
-    """What is wrong with labels, in words; None where nothing is."""
+    """What is wrong with labels, in words; None if nothing is."""
     if len(labels) > MAX_LABELS:
         return f"{len(labels)} labels: at most {MAX_LABELS}"
     for key, value in labels.items():

@@ -186,11 +186,11 @@ def is_metric(name: str) -> bool:
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """`latency_ms_p50@chat` as the metric and the shape; None where it names no shape."""
+    """`latency_ms_p50@chat` as the metric and the shape; None if it names no shape."""
     base, at, shape = name.partition(AT)
     return base, shape if at else None
 
 
 def named_at(name: str, shape: str | None) -> str:
-    """The name of a metric at a shape; as it is where there is no shape, or the metric has none."""
+    """The name of a metric at a shape; as it is if there is no shape, or the metric has none."""
     return f"{name}{AT}{shape}" if shape is not None and name in METRICS and METRICS[name].of_shape else name

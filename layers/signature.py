@@ -31,7 +31,7 @@ class Signature:
 
     Inputs, as far as a model has them: `tokens` int32 [B, T] (an encoder_decoder's: the decoder's), `source` int32
     [B, S], `source_mask` int32 [B, S] and `token_mask` int32 [B, T] (1 a token, 0 padding), `attention_mask` int32
-    [B, T, T] (1 where a query, by row, may attend to a key), and of probes `hidden_states` float32 [B, T, D] and
+    [B, T, T] (1 if a query, by row, may attend to a key), and of probes `hidden_states` float32 [B, T, D] and
     `encoder_output` float32 [B, S, D]; `tasks` int32 [B], whose prompt each sequence reads.
     Outputs: `logits` [B, T, V], a classifier's [B, C]; of probes `output`. They are in the model's number format.
     """

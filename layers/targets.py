@@ -42,7 +42,7 @@ class Support:
     values: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __str__(self) -> str:
-        """In words; "yes" where there is no more to say."""
+        """In words; "yes" if there is no more to say."""
         said = [f"no: {self.note}"] if not self.supported else [self.note] if self.note else []
         said += [f"{value} {why}" for value, why in self.values.items()]
         return "; ".join(said) or "yes"

@@ -77,7 +77,7 @@ def _size(content: bytes | IO[bytes]) -> int:
 
 
 def _upload(transport: Transport, file: IO[bytes]) -> str:
-    """Send what the service lacks of a file; its SHA-256. Raises NotFoundError where the service takes no pieces."""
+    """Send what the service lacks of a file; its SHA-256. Raises NotFoundError if the service takes no pieces."""
     sha256 = _sha256(file)
     size, path = _size(file), f"/v1/uploads/{sha256}"
     offset, failures = _received(transport, path), 0

@@ -27,7 +27,7 @@ Source = str | os.PathLike[str] | Mapping[str, object]
 def read(source: Source) -> tuple[bytes, str]:
     """The body and its content type.
 
-    Raises InvalidUsageError where the file cannot be read, or a mapping holds what JSON cannot say (NaN included).
+    Raises InvalidUsageError if the file cannot be read, or a mapping holds what JSON cannot say (NaN included).
     """
     if isinstance(source, Mapping):
         return json.dumps(plain(source, "the sweep document")).encode(), JSON_TYPE

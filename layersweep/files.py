@@ -49,7 +49,7 @@ def opened(path: Path) -> Generator[IO[bytes]]:
 
 
 def read(path: Path, most_bytes: int) -> bytes:
-    """All bytes of a file. Raises InvalidUsageError where it cannot be read, or holds more than `most_bytes`."""
+    """All bytes of a file. Raises InvalidUsageError if it cannot be read, or holds more than `most_bytes`."""
     with opened(path) as stream, _told(path, "read"):
         content = stream.read(most_bytes + 1)
     if len(content) > most_bytes:
@@ -82,7 +82,7 @@ def written(path: Path) -> Generator[IO[bytes]]:
 
 @contextmanager
 def temporary() -> Generator[IO[bytes]]:
-    """A file that is gone afterwards. Raises InvalidUsageError where it cannot be written."""
+    """A file that is gone afterwards. Raises InvalidUsageError if it cannot be written."""
     with _told(Path(tempfile.gettempdir()), "written"), tempfile.TemporaryFile() as stream:
         yield stream
 
@@ -91,7 +91,7 @@ def read_variables(environment: MutableMapping[str, str]) -> None:
     """Put LAYERSWEEP_X in the place of LAYERSWEEP_X_FILE, read from the file that it names: how containers get secrets.
 
     The end of the last line is left out. Where it was read from is kept as LAYERSWEEP_X_SOURCE, for this process and
-    its children. Raises InvalidUsageError where the file cannot be read, or both are set.
+    its children. Raises InvalidUsageError if the file cannot be read, or both are set.
     """
     for pointer in [name for name in environment if name.startswith("LAYERSWEEP_") and name.endswith("_FILE")]:
         name = pointer.removesuffix("_FILE")

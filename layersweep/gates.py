@@ -65,7 +65,7 @@ class Gate:
     A trial is measured in `builds` builds first (None: as few as can call a limit broken at once, from 5 on). While a
     limit can be called neither kept nor broken, as many are added again, up to `most_builds`. `risk_of_alarm` is that
     of a limit which is kept to be called broken, in all judgements together; `risk_of_miss` that of one which is broken
-    to be called kept, in each. Raises InvalidUsageError where `builds` are more than `most_builds`.
+    to be called kept, in each. Raises InvalidUsageError if `builds` are more than `most_builds`.
 
     A gate that does not come to its end, as it is interrupted or takes too long, cancels the sweeps that measure.
     """
@@ -94,9 +94,9 @@ class Gate:
         """Measure a trial and judge it, `baseline` in the limits being what was kept of an earlier judgement.
 
         Without one it is what is measured now, in `most_builds` builds at once: the judgement then says whether so many
-        could tell that nothing has changed, and its `measured` is a baseline to keep. Raises InvalidUsageError where so
+        could tell that nothing has changed, and its `measured` is a baseline to keep. Raises InvalidUsageError if so
         few builds could never call a limit broken, ConflictError (`baseline-mismatch`) for a baseline of another
-        device, runtime, version of results or shape, MeasurementFailedError where builds fail, WaitTimeoutError after
+        device, runtime, version of results or shape, MeasurementFailedError if builds fail, WaitTimeoutError after
         `timeout_seconds`.
         """
         is_baseline = baseline is None and any(BASELINE in limit for limit in self.limits)
@@ -152,7 +152,7 @@ class Gate:
         """After how many builds it is judged: twice as many each time. Seldom, as each judgement may be wrong.
 
         `baseline`: what is compared with; None: a trial that is measured in as many builds. Raises InvalidUsageError
-        where even the last judgement could call no limit broken, or none kept.
+        if even the last judgement could call no limit broken, or none kept.
         """
         before = None if baseline is None else _builds_of(baseline)
         found = self._counts(before)
@@ -202,7 +202,7 @@ def read_baseline(path: Path) -> Baseline:
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Keep what was measured, as JSON. Raises InvalidUsageError where the file cannot be written."""
+    """Keep what was measured, as JSON. Raises InvalidUsageError if the file cannot be written."""
     with files.written(path) as stream:
         stream.write(json.dumps(baseline, indent=2, ensure_ascii=False).encode() + b"\n")
 

@@ -113,7 +113,7 @@ class Leaderboard(Sequence[LeaderboardRow]):
     def dataframe(self) -> pandas.DataFrame:
         """One row a trial, indexed by its number; a column for each parameter and metric.
 
-        Raises MissingDependencyError where pandas is not installed.
+        Raises MissingDependencyError if pandas is not installed.
         """
         return dataframe(self._rows)
 

@@ -36,9 +36,9 @@ def split_trial(trial: str) -> tuple[str, int | None]:
 
 
 def newest_of_name(sweeps: Iterable[Mapping[str, Any]], name: str) -> str | None:
-    """The id of the first sweep of this name; None where there is none.
+    """The id of the first sweep of this name; None if there is none.
 
-    Raises InvalidUsageError where several projects have one: which of them is meant must be said.
+    Raises InvalidUsageError if several projects have one: which of them is meant must be said.
     """
     named = [each for each in islice(sweeps, MOST_SEARCHED) if each["name"] == name]
     projects = sorted({str(each["project"]) for each in named})

@@ -35,7 +35,7 @@ class Backoff:
 
 
 def retry_after_seconds(value: str | None) -> float | None:
-    """The wait that a Retry-After header asks for, given in seconds or as a date; None where it says nothing usable."""
+    """The wait that a Retry-After header asks for, given in seconds or as a date; None if it says nothing usable."""
     if not value:
         return None
     if value.isascii() and value.strip().isdigit():

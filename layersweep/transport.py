@@ -232,7 +232,7 @@ class Transport:
         raise AssertionError("unreachable: the loop ends by returning or raising")
 
     def json(self, method: str, path: str, **arguments: Any) -> Any:
-        """The decoded body of an answer; None where it has none."""
+        """The decoded body of an answer; None if it has none."""
         response = self.request(method, path, **arguments)
         return decode(response) if response.content else None
 
@@ -322,7 +322,7 @@ def trusts_environment(url: httpx2.URL) -> bool:
 
 @contextmanager
 def environment_faults() -> Generator[None]:
-    """Raise InvalidUsageError where connections cannot be made ready as the environment says."""
+    """Raise InvalidUsageError if connections cannot be made ready as the environment says."""
     try:
         yield
     except (OSError, ValueError, ImportError, httpx2.InvalidURL) as problem:

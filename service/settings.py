@@ -124,7 +124,7 @@ class Settings(BaseSettings):
         return self
 
     def check_exposure(self, has_tokens: Callable[[], bool]) -> None:
-        """Raise ExposureError where other machines could reach the service and no token was ever made."""
+        """Raise ExposureError if other machines could reach the service and no token was ever made."""
         if not is_loopback(self.host) and not has_tokens():
             raise ExposureError(
                 f"listening on {self.host} would let every machine that reaches it run sweeps: "

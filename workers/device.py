@@ -72,7 +72,7 @@ class DeviceChoice:
         return tuple(gpu.uuid for gpu in self.gpus) or (self.registered["uuid"],)
 
     def rank_devices(self, own: Gpu | None) -> tuple[str, ...]:
-        """Those that share an engine, a slot's own device first; none where there is one alone."""
+        """Those that share an engine, a slot's own device first; none if there is one alone."""
         if self.ranks == 1:
             return ()
         others = [gpu.uuid for gpu in self.gpus if gpu is not own]
@@ -109,7 +109,7 @@ def processes(threads: int, count: int) -> Device:
 
 
 def group(found: Sequence[Gpu], link: str) -> Device:
-    """GPUs of one model as a device of the HTTP contract: they share engines. Raises ValueError where they differ."""
+    """GPUs of one model as a device of the HTTP contract: they share engines. Raises ValueError if they differ."""
     if len(found) > MOST_GPUS:
         raise ValueError(f"{len(found)} GPUs are named: a worker has at most {MOST_GPUS}")
     models = sorted({gpu.model for gpu in found})
@@ -134,7 +134,7 @@ def chosen_group(names: Sequence[str]) -> list[Gpu]:
 def chosen(name: str | None) -> Gpu | None:
     """The GPU that `name` means: its UUID, the beginning of it, or its number; None: the CPU.
 
-    Without a name the first GPU, or the CPU where there is none. Raises ValueError with what there is.
+    Without a name the first GPU, or the CPU if there is none. Raises ValueError with what there is.
     """
     if name == "cpu":
         return None

@@ -25,7 +25,7 @@ class DeviceMemory:
     """A device's memory, shared by attempts in the order in which they came. Thread-safe."""
 
     def __init__(self, total_bytes: int = 0) -> None:
-        """`total_bytes`: 0 where the device does not say: then everybody is let in."""
+        """`total_bytes`: 0 if the device does not say: then everybody is let in."""
         self._usable_bytes = total_bytes * USABLE_SHARE
         self._changed = threading.Condition()
         self._queue: list[MemoryShare] = []

@@ -137,7 +137,7 @@ class DeviceMeter:
             self._spans.popleft()
 
     def use(self) -> DeviceUse | None:
-        """Of the last ten minutes, or since it began; None where nothing is known of them."""
+        """Of the last ten minutes, or since it began; None if nothing is known of them."""
         seconds = sum(span[1] for span in self._spans)
         if seconds <= 0:
             return None

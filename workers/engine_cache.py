@@ -57,7 +57,7 @@ class EngineCache:
             lock.release()
 
     def take(self, key: str, engine: Path) -> BuildAnswer | None:
-        """Put the engine of that key at `engine` and return what its build said; None where there is none."""
+        """Put the engine of that key at `engine` and return what its build said; None if there is none."""
         kept, said = self._paths(key)
         try:
             built: BuildAnswer = json.loads(said.read_text())

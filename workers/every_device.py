@@ -29,7 +29,7 @@ def slots_each() -> dict[str, int]:
 
 
 def run(commands: Mapping[str, Sequence[str]]) -> int:
-    """Run a command for each device until all have ended; the highest exit status, 1 where there is no device.
+    """Run a command for each device until all have ended; the highest exit status, 1 if there is no device.
 
     SIGTERM and SIGINT are passed on. A worker that ends early, or cannot be started, leaves the others at work.
     """

@@ -292,7 +292,7 @@ class Worker:
                 slot.give(leased)
 
     def _wait_seconds(self, *, is_idle: bool) -> float:
-        """How long a claim may wait; less than 0 where the worker was idle for too long."""
+        """How long a claim may wait; less than 0 if the worker was idle for too long."""
         if self._idle_exit_seconds is None:
             return CLAIM_WAIT_SECONDS
         idle_seconds = time.monotonic() - self._idle_since if is_idle else 0.0

@@ -71,7 +71,7 @@ class ConfigJson:
         return list(self._values)
 
     def refuse(self, name: str, neutral: Json, why: str) -> None:
-        """Raise CheckpointError where a value is given that changes what the model computes in a way that is not
+        """Raise CheckpointError if a value is given that changes what the model computes in a way that is not
         built."""
         value = self._values.get(name)
         if value is not None and value != neutral:

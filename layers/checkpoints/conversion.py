@@ -39,7 +39,7 @@ def to_transformers(
 
 
 def read_config(values: Mapping[str, Json]) -> ReadConfig:
-    """What config.json describes. Raises CheckpointError where Layersweep does not build it, with the reason."""
+    """What config.json describes. Raises CheckpointError if Layersweep does not build it, with the reason."""
     config = ConfigJson(values)
     architecture = _architecture(config)
     try:
@@ -51,7 +51,7 @@ def read_config(values: Mapping[str, Json]) -> ReadConfig:
 def from_transformers(
     read: ReadConfig, tensors: Mapping[str, Array], into: MutableMapping[str, Array] | None = None
 ) -> MutableMapping[str, Array]:
-    """Their tensors by our names, in `into` if it is given. Raises CheckpointError where one is missing, or one is no
+    """Their tensors by our names, in `into` if it is given. Raises CheckpointError if one is missing, or one is no
     weight of the model."""
     architecture = read.architecture
     tied = bool(read.model.get("tie_embeddings", False))

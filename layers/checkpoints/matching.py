@@ -111,7 +111,7 @@ def match(model: Model) -> Match:
 
 
 def misfit_of(model: Model) -> str | None:
-    """What keeps a completed model from being of an architecture; None where it is of one."""
+    """What keeps a completed model from being of an architecture; None if it is of one."""
     try:
         match(model)
     except NoArchitectureError as error:

@@ -21,7 +21,7 @@ FORMATS = ("F64", "F32", "F16", "BF16")
 class TensorFile(Mapping[str, Array]):
     """A safetensors file. A tensor is read when it is asked for, and comes in float32.
 
-    Raises CheckpointError where the file is no whole one, or a tensor is in no format of `FORMATS`.
+    Raises CheckpointError if the file is no whole one, or a tensor is in no format of `FORMATS`.
     """
 
     def __init__(self, path: Path) -> None:

@@ -84,7 +84,7 @@ def same(ours: str, theirs: str, rows: int, *, offset: float = 0.0) -> Link:
 def export_tensors(
     parts: Iterable[Part], ours: Mapping[str, Array], into: MutableMapping[str, Array] | None = None
 ) -> MutableMapping[str, Array]:
-    """Our weights under their names, in `into` if it is given. Raises CheckpointError where one of ours is not asked
+    """Our weights under their names, in `into` if it is given. Raises CheckpointError if one of ours is not asked
     for, or is missing."""
     found: MutableMapping[str, Array] = {} if into is None else into
     used: set[str] = set()
@@ -105,7 +105,7 @@ def import_tensors(
     ignored: Callable[[str], bool] = lambda name: False,
     into: MutableMapping[str, Array] | None = None,
 ) -> MutableMapping[str, Array]:
-    """Their weights under our names, in `into` if it is given. Raises CheckpointError where one is missing, or not
+    """Their weights under our names, in `into` if it is given. Raises CheckpointError if one is missing, or not
     `ignored` and left over."""
     parts = list(parts)
     found: MutableMapping[str, Array] = {} if into is None else into

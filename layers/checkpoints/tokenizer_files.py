@@ -81,7 +81,7 @@ def _byte_characters() -> list[str]:
 
 
 def tokenizer_of(facts: Mapping[str, object]) -> dict[str, Json] | None:
-    """tokenizer.json of a text's dataset, by its facts; None where it has none that the library can express."""
+    """tokenizer.json of a text's dataset, by its facts; None if it has none that the library can express."""
     vocabulary = facts.get("vocabulary")
     if facts.get("tokenizer") == "byte":
         return byte_tokenizer()

@@ -45,14 +45,14 @@ def our_activation(config: ConfigJson, name: str, default: str | None = None) ->
 
 
 def our_activation_of(theirs: str) -> str:
-    """Our name of an activation. Raises CheckpointError where it is not built."""
+    """Our name of an activation. Raises CheckpointError if it is not built."""
     if theirs not in _OURS:
         raise CheckpointError(f"config.json: the activation {theirs!r} is not built; {', '.join(sorted(_OURS))} are")
     return _OURS[theirs]
 
 
 def head_size(width: int, heads: int) -> int:
-    """The size of heads that share the width. Raises CheckpointError where they cannot."""
+    """The size of heads that share the width. Raises CheckpointError if they cannot."""
     if heads < 1 or width % heads:
         raise CheckpointError(f"config.json: the width {width} is not a multiple of {heads} heads")
     return width // heads
@@ -131,7 +131,7 @@ def for_layers(numbers: Iterable[int], values: Mapping[str, Scalar]) -> dict[str
 
 
 def windows(model: Model) -> list[int | None]:
-    """Each layer's sliding window; None where it has none."""
+    """Each layer's sliding window; None if it has none."""
     return [
         int(layer["attention.max_attention_window_size"])
         if layer["attention.attention_mask_type"] in SLIDING_MASKS

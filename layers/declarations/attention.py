@@ -301,7 +301,7 @@ def follow(model: dict[str, Scalar]) -> None:
 
 
 def follow_lengths(model: dict[str, Scalar], longest: int | None) -> None:
-    """Fill in what follows from the longest sequence. Raises ParameterError where that is longer than what is given."""
+    """Fill in what follows from the longest sequence. Raises ParameterError if that is longer than what is given."""
     path = "attention.max_position_embeddings"
     if longest is not None:
         model.setdefault(path, longest)
@@ -365,12 +365,12 @@ def _broken_crossing(model: Mapping[str, Scalar]) -> Iterator[Violation]:
 
 
 def table_rows(model: Mapping[str, Scalar]) -> int:
-    """Rows of the learned position table; 0 where positions enter otherwise."""
+    """Rows of the learned position table; 0 if positions enter otherwise."""
     return _rows(model, "learned_absolute")
 
 
 def sinusoidal_rows(model: Mapping[str, Scalar]) -> int:
-    """Rows of the fixed position table; 0 where positions enter otherwise."""
+    """Rows of the fixed position table; 0 if positions enter otherwise."""
     return _rows(model, "sinusoidal")
 
 

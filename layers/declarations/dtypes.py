@@ -49,7 +49,7 @@ def follow(model: dict[str, Scalar], section: str) -> None:
 
 
 def own_dtype(model: Mapping[str, Scalar], section: str) -> str | None:
-    """The format of a kind of layer; None where only the model's is given."""
+    """The format of a kind of layer; None if only the model's is given."""
     value = model.get(f"{section}.dtype")
     return None if value is None else str(value)
 

@@ -151,7 +151,7 @@ class EmbeddingConfig:
 
     @property
     def projection(self) -> LinearConfig | None:
-        """From the table's width to the model's, or None where they are the same."""
+        """From the table's width to the model's, or None if they are the same."""
         if self.embedding_dim == self.hidden_size:
             return None
         return LinearConfig(self.embedding_dim, self.hidden_size, bias=False)

@@ -49,7 +49,7 @@ def broken_rules(model: Mapping[str, Scalar]) -> Iterator[Violation]:
 
 def lacking(model: Mapping[str, Scalar], able: Collection[str], lacks: Mapping[str, str]) -> str | None:
     """Which quantization a target does not run that is `able` to run these and says why it `lacks` others, in words
-    without its name; None where it lacks nothing."""
+    without its name; None if it lacks nothing."""
     wanted = of_model(model)
     if wanted == NONE:
         return None

@@ -85,7 +85,7 @@ class ScoreBiasConfig:
     alibi_slopes: tuple[float, ...] = ()
     """One a head; empty without ALiBi."""
     owner: int | None = None
-    """The layer that has it for itself; None where layers share it."""
+    """The layer that has it for itself; None if layers share it."""
 
     @property
     def only_causal(self) -> bool:

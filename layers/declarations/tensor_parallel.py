@@ -61,7 +61,7 @@ def broken_rules(model: Mapping[str, Scalar], section: str, widths: Mapping[str,
 
 
 def lacking_devices(model: Mapping[str, Scalar], devices: int) -> str | None:
-    """Why a target of so many devices cannot spread this model, in words without its name; None where it can."""
+    """Why a target of so many devices cannot spread this model, in words without its name; None if it can."""
     size = int(model.get("tp_size", 1))
     if size == 1:
         return None

@@ -240,7 +240,7 @@ class TrainingConfig:
         return None if found is None else (found["name"], found["digest"] or "")
 
     def step_count(self) -> int | None:
-        """Optimizer steps; None where `seconds` decides."""
+        """Optimizer steps; None if `seconds` decides."""
         return _step_count(self.steps, self.tokens, self.batch_size * self.sequence_length)
 
 
@@ -287,7 +287,7 @@ def _check_checkpoint(written: Scalar | None) -> None:
 
 
 def step_count(training: Mapping[str, Scalar]) -> int | None:
-    """Optimizer steps of a completed section; None where `seconds` decides."""
+    """Optimizer steps of a completed section; None if `seconds` decides."""
     steps, tokens = (int(training[name]) if name in training else None for name in ("steps", "tokens"))
     return _step_count(steps, tokens, int(training["batch_size"]) * int(training["sequence_length"]))
 

@@ -2,7 +2,7 @@
 
 Names are the contract with the engine: an output `key_3` or `value_3` is new rows of the cache `past_key_3` or
 `past_value_3`, along its third axis; an input `positions…` says for the caches of its length where in the text each key
-lies, -1 where there is none; `position` is that of the token that is read. Where there is an encoder, the prompt's
+lies, -1 if there is none; `position` is that of the token that is read. Where there is an encoder, the prompt's
 outputs `source_key_3` and `source_value_3` are inputs of each step under the same names, beside the source's mask.
 """
 
@@ -68,7 +68,7 @@ class GenerationTransplant:
         *,
         opset: int,
     ) -> GenerationTransplant | None:
-        """Of a model in the formats that it is deployed in; None where there is none. Writes beside these paths."""
+        """Of a model in the formats that it is deployed in; None if there is none. Writes beside these paths."""
         drawn, graph = drawn_copy(model), _of_all_capacities(paths)
         assert isinstance(drawn, GenerativeModel), "a copy of one"
         export_prefill(drawn, generation, prefill, opset=opset)
@@ -135,12 +135,12 @@ def _rows(generation: GenerationConfig) -> list[str]:
 
 
 def _source_rows(generation: GenerationConfig) -> list[str]:
-    """The names of keys and values of an encoder's output, layer by layer; none where there is no encoder."""
+    """The names of keys and values of an encoder's output, layer by layer; none if there is no encoder."""
     return [f"source_{name}" for name in _rows(generation)] if generation.source else []
 
 
 def _kept_of_source(generation: GenerationConfig) -> dict[str, Tensor]:
-    """What each step takes of a source, by name; nothing where there is none."""
+    """What each step takes of a source, by name; nothing if there is none."""
     source, batch = generation.source, generation.batch_size
     if source is None:
         return {}

@@ -102,7 +102,7 @@ def exported(
     opset: the highest that the target reads; the graph is in it, or in HIGHEST_OPSET if that is lower.
     The module is traced in evaluation mode, in the number format that its parameters have (see `cast_copy`).
     The graph names no file or code of this machine.
-    Raises OpsetError where an operator has no valid form in that opset.
+    Raises OpsetError if an operator has no valid form in that opset.
     """
     target = graph_opset(opset)
     training = module.training
@@ -135,7 +135,7 @@ def exported(
 def with_sizes(graph: Path, sizes: Mapping[str, int], path: Path) -> None:
     """Write a graph whose open sizes are set, to `path`. Weights that lie beside it stay there, and are of both.
 
-    Raises OpsetError where a size is left open, or an inner shape would follow from one.
+    Raises OpsetError if a size is left open, or an inner shape would follow from one.
     """
     model = onnx.load_model(graph, load_external_data=False)
     for value in (*model.graph.input, *model.graph.output):

@@ -40,7 +40,7 @@ class _Batches(CalibrationDataReader):
         self._left = iter([{name: array[index] for name, array in inputs.items()} for index in range(count)])
 
     def get_next(self) -> dict[str, NDArray[Any]]:
-        """The next batch; what is not true where there is none left, as the base class has it."""
+        """The next batch; what is not true if there is none left, as the base class has it."""
         return next(self._left, {})
 
 
@@ -51,7 +51,7 @@ def quantize(path: Path, scheme: str, calibration: Mapping[str, NDArray[Any]]) -
 
     calibration: the graph's inputs by name, each [batches, ...]: the largest magnitude that a tensor has there is the
     end of its range. int8 is symmetric, for weights by output column; fp8 (E4M3) has one range for a tensor.
-    Raises OpsetError where the graph's opset has no such QuantizeLinear, ValueError where it has no such product.
+    Raises OpsetError if the graph's opset has no such QuantizeLinear, ValueError if it has no such product.
     """
     model = onnx.load(path)
     opset = model.opset_import[0].version

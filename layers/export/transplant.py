@@ -59,7 +59,7 @@ class Transplant:
 
     @classmethod
     def of(cls, graph: Path, drawn: nn.Module, unread: Collection[str] = ()) -> Transplant | None:
-        """Of a graph that was exported of `drawn`; None where a parameter of it is found nowhere in the graph.
+        """Of a graph that was exported of `drawn`; None if a parameter of it is found nowhere in the graph.
 
         `unread`: the parameters that the graph has no use for.
         """
@@ -141,7 +141,7 @@ class _Candidate:
 
 
 def _by_first_values(module: nn.Module) -> dict[tuple[int, bytes], _Candidate] | None:
-    """First values in the order of the axes -> where they are from; None where two parameters have the same.
+    """First values in the order of the axes -> where they are from; None if two parameters have the same.
 
     A parameter is known by its values in each format: where a layer has another one, it is cast while it is exported.
     """

@@ -66,7 +66,7 @@ class Expression:
         return self._evaluate(values) is True
 
     def shortfall(self, values: Values) -> float:
-        """How far a condition is from true: 0 where it holds, otherwise more than 0. Raises as `evaluate`."""
+        """How far a condition is from true: 0 if it holds, otherwise more than 0. Raises as `evaluate`."""
         assert self._shortfall is not None, "a derived value is not a condition"
         return self._shortfall(values)
 
@@ -208,7 +208,7 @@ def _calculated(symbol: str, function: Callable[..., int | float | complex], *va
 
 
 def equal(left: Scalar, right: Scalar) -> bool:
-    """Whether two values of one kind are equal, numbers but for rounding. Raises EvaluationError where kinds differ."""
+    """Whether two values of one kind are equal, numbers but for rounding. Raises EvaluationError if kinds differ."""
     if isinstance(left, str) is not isinstance(right, str) or isinstance(left, bool) is not isinstance(right, bool):
         raise EvaluationError(f"{_show(left)} and {_show(right)} cannot be compared: they are not of one kind")
     if isinstance(left, str | bool) or isinstance(right, str | bool):
@@ -217,7 +217,7 @@ def equal(left: Scalar, right: Scalar) -> bool:
 
 
 def compare(symbol: str, left: Scalar, right: Scalar) -> bool:
-    """`left symbol right`. Raises EvaluationError where the two cannot be compared."""
+    """`left symbol right`. Raises EvaluationError if the two cannot be compared."""
     if symbol == "==":
         return equal(left, right)
     if symbol == "!=":

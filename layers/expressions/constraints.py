@@ -81,7 +81,7 @@ class Constraint:
         return any(_calculates(operand) for operand in parser.children(self.expression.tree))
 
     def failure(self, values: Mapping[str, Scalar]) -> str | None:
-        """Why it has no value at a point whatever is measured there, in words; None where it may have one.
+        """Why it has no value at a point whatever is measured there, in words; None if it may have one.
 
         `values` as for `violation`, as far as they are known before the trial.
         """
@@ -100,7 +100,7 @@ class Constraint:
         return failed
 
     def violation(self, values: Mapping[str, Scalar]) -> float | None:
-        """How far it is broken, in its own unit (<= 0: kept), or None where a name that it needs has no value.
+        """How far it is broken, in its own unit (<= 0: kept), or None if a name that it needs has no value.
 
         `values` holds metrics and parameters by name (`layers.space.document.flatten` makes them of a configuration).
         What cannot be calculated (a division by zero) or is not a number breaks it.
@@ -121,7 +121,7 @@ class Constraint:
         return max(min(excess, 1e308), -1e308)
 
     def metric_limit(self) -> MetricLimit | None:
-        """The constraint as a limit on one metric; None where it names more, or is not linear in it."""
+        """The constraint as a limit on one metric; None if it names more, or is not linear in it."""
         names = self.expression.names
         if len(names) != 1 or not is_metric(names[0]):
             return None

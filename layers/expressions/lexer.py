@@ -78,7 +78,7 @@ def _refuse_character(text: str, position: int) -> NoReturn:
 
 
 def read_number(text: str) -> int | float:
-    """A number as it is written. Raises ExpressionError where it is too large."""
+    """A number as it is written. Raises ExpressionError if it is too large."""
     if text.isdigit():
         # Beyond 20 digits int() is not needed to know that it is too large.
         digits = text.lstrip("0") or "0"

@@ -77,7 +77,7 @@ class MetricNames:
         return name
 
     def wrong_shape(self, name: str) -> MetricNameError | None:
-        """What is wrong with the shape in the name of a metric; None where nothing is, and for what is no metric."""
+        """What is wrong with the shape in the name of a metric; None if nothing is, and for what is no metric."""
         try:
             self.resolve(name)
         except MetricNameError as error:

@@ -28,7 +28,7 @@ DECLARED: dict[str, Parameter] = {
 
 
 def declaration(name: str) -> Parameter | None:
-    """The declaration of a parameter by its full name, which may be one layer's own; None where there is none."""
+    """The declaration of a parameter by its full name, which may be one layer's own; None if there is none."""
     found = layer_name(name)
     if found is None:
         return DECLARED.get(name)
@@ -69,7 +69,7 @@ class Names:
     """Those of them of which each layer has its own."""
 
     def declaration(self, name: str) -> Parameter | None:
-        """The declaration of a parameter or variable by its full name, which may be one layer's own; None where there
+        """The declaration of a parameter or variable by its full name, which may be one layer's own; None if there
         is none."""
         path = base_path(name)
         is_known = path in self.of_layers if path != name else path in self.variables

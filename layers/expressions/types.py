@@ -39,7 +39,7 @@ class _TypeChecker:
         self._names = names
 
     def type_of(self, node: Node) -> ValueType:
-        """What a node gives. Raises ExpressionError where something in it does not go together."""
+        """What a node gives. Raises ExpressionError if something in it does not go together."""
         match node:
             case parser.Literal(value=value):
                 return "boolean" if isinstance(value, bool) else "string" if isinstance(value, str) else "number"

@@ -62,10 +62,10 @@ class ScoreBias(nn.Module):
         self.register_buffer("slopes", torch.tensor(config.alibi_slopes), persistent=False)
 
     def forward(self, query: Tensor, keys: int, mask: Tensor | None) -> Tensor | None:
-        """The bias [B, N, T, S], B and N 1 where it is the same for all, or None where nothing is to be added.
+        """The bias [B, N, T, S], B and N 1 if it is the same for all, or None if nothing is to be added.
 
         query: [B, T, D], whose length, number format and device count; keys: how many there are. mask: of a padding
-        mask, [B, S]; of a custom one, [B, T, S]; 1 where a key may be seen, else 0.
+        mask, [B, S]; of a custom one, [B, T, S]; 1 if a key may be seen, else 0.
         A plain causal mask is left to the kernel that attends, except in a graph, which has none.
         """
         if self.config.only_causal and not torch.compiler.is_exporting():
@@ -80,10 +80,10 @@ class ScoreBias(nn.Module):
         return bias
 
     def of_token(self, dtype: torch.dtype, position_1: Tensor, positions_S: Tensor, longest: int) -> Tensor:
-        """The bias [1, N, 1, S + 1] of one token for past keys and its own, which is the last; N 1 where it is the same
+        """The bias [1, N, 1, S + 1] of one token for past keys and its own, which is the last; N 1 if it is the same
         for all heads.
 
-        positions_S: of the past keys, in any order; -1 where there is none. None is later than the token's own.
+        positions_S: of the past keys, in any order; -1 if there is none. None is later than the token's own.
         longest: the highest position.
         """
         far_S = position_1 - positions_S
@@ -130,7 +130,7 @@ def distances(queries: int, keys: int, device: torch.device | None = None) -> Te
 
 
 def hidden(unseen: Tensor, dtype: torch.dtype) -> Tensor:
-    """To be added to scores: 0 where a key is seen, half the lowest finite number where it is not.
+    """To be added to scores: 0 if a key is seen, half the lowest finite number if it is not.
 
     Finite, and half of it, so that no score can push a sum to infinity and make a row of NaN.
     """

@@ -28,7 +28,7 @@ RESIDUAL_WRITERS = ("attention.dense", "mlp.proj")
 
 
 class Block(nn.Module):
-    """Attention, attention to an encoder where there is one, and feed-forward, each added to the residual stream.
+    """Attention, attention to an encoder if there is one, and feed-forward, each added to the residual stream.
 
     Normalized before each (pre), after it is added (post), before and after each (sandwich) or after each (branch);
     one after the other, or attention and feed-forward side by side (parallel).
@@ -161,8 +161,8 @@ class Stack(nn.Module):
     ) -> Tensor:
         """One more token of each sequence, all at `position_1`.
 
-        key_values: of each layer, with those of earlier tokens and of an encoder's output, where there is one.
-        positions: of the earlier tokens, by the layers' window; -1 where there is none. encoded_mask_BS: of the
+        key_values: of each layer, with those of earlier tokens and of an encoder's output, if there is one.
+        positions: of the earlier tokens, by the layers' window; -1 if there is none. encoded_mask_BS: of the
         encoder's output.
         """
         x_B1D = self._embedded(x_B1D, position_1)

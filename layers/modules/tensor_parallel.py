@@ -205,7 +205,7 @@ def _rows(count: int, group: Group, parts: int = 1) -> Tensor:
 def split(module: nn.Module, model: Mapping[str, Scalar], group: Group) -> nn.Module:
     """Leave of a completed model's module what this process holds of it, in place, layer by layer as `tp_size` says.
 
-    Every process begins with the same whole module. Raises ValueError where a layer's `tp_size` is another group's.
+    Every process begins with the same whole module. Raises ValueError if a layer's `tp_size` is another group's.
     """
     heads: list[tuple[str, Head]] = []
     for name, part in list(module.named_modules()):

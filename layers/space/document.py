@@ -127,7 +127,7 @@ def read_document(
 
 
 def begin(document: Any, *, find_dataset: FindDataset, find_start: FindStart = no_start) -> UnexaminedSpace:
-    """Read a document as far as that needs no measured feasibility. Raises DocumentError where there is no space to
+    """Read a document as far as that needs no measured feasibility. Raises DocumentError if there is no space to
     measure."""
     problems = Problems()
     if isinstance(document, Mapping):
@@ -147,7 +147,7 @@ class UnexaminedSpace:
     _problems: Problems
 
     def examine(self, feasibility: FeasibilityReport) -> None:
-        """Raise DocumentError where anything is wrong, a point cannot be had, or none can become a trial."""
+        """Raise DocumentError if anything is wrong, a point cannot be had, or none can become a trial."""
         _refuse_costs_under_load(self.sweep, self._problems)
         _examine(self.sweep, feasibility, self._problems)
         self._problems.raise_any()
@@ -218,7 +218,7 @@ class _Reading:
         self._fields = FieldReader(self._document, problems, self._notes)
 
     def read(self, find_dataset: FindDataset, find_start: FindStart) -> SweepDocument | None:
-        """The sweep, or None where it is not understood well enough to make a space of it."""
+        """The sweep, or None if it is not understood well enough to make a space of it."""
         if not self._is_mapping:
             self._problems.add("", "the document is not a mapping", "begin with name, task, dataset, model, objectives")
             return None

@@ -141,7 +141,7 @@ class FieldReader:
         return ""
 
     def dataset(self, task: str, find_dataset: FindDataset) -> tuple[str | None, DatasetDescription | None]:
-        """The dataset's name, and what `find_dataset` says of it (None where there is none, or it is not known)."""
+        """The dataset's name, and what `find_dataset` says of it (None if there is none, or it is not known)."""
         name = self._document.get("dataset")
         if task == "probe":
             if name is not None:
@@ -293,7 +293,7 @@ class FieldReader:
         return self._boolean("/allow_sparse", self._document.get("allow_sparse", False), False)
 
     def require(self, task: str) -> str | None:
-        """What every point has to be; None where nothing is asked."""
+        """What every point has to be; None if nothing is asked."""
         written = self._document.get("require")
         if written is None:
             return None
@@ -391,7 +391,7 @@ def _counts_bytes(dataset: DatasetDescription) -> bool:
 def lacking_metric(
     metric: str, task: str, dataset: DatasetDescription | None, runtime: str | None, *, generates: bool
 ) -> str | None:
-    """Why a sweep cannot have `metric`, in words; None where it can. `dataset` is None where it is not known."""
+    """Why a sweep cannot have `metric`, in words; None if it can. `dataset` is None if it is not known."""
     if declaration_of(metric).of_generation and not generates:
         return f"{metric} is measured in the mode generate: give inference.mode, prompt_tokens and new_tokens"
     if metric == "test_loss":

@@ -44,7 +44,7 @@ class Walker:
                 return
 
     def _advance(self) -> bool:
-        """Give the newest entry its next option; False where it has none left."""
+        """Give the newest entry its next option; False if it has none left."""
         entry = self._entries[len(self._stack) - 1]
         self._environment.pop(entry.name, None)
         for option in self._stack[-1]:

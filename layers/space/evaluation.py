@@ -110,7 +110,7 @@ def is_present(entry: Entry, environment: Mapping[str, Scalar], errors: dict[str
 
 
 def chosen_value(opening: OpenParameter, chosen: Mapping[str, Scalar]) -> Scalar:
-    """What was chosen for an open parameter. Raises PointError where that is nothing, or outside."""
+    """What was chosen for an open parameter. Raises PointError if that is nothing, or outside."""
     if opening.name not in chosen:
         raise PointError(opening.name, "has no value", f"give one: {opening.allowed()}")
     try:

@@ -41,7 +41,7 @@ CHARACTER_WORK = 0.001
 
 @dataclass(frozen=True, slots=True)
 class FeasibilityReport:
-    """`points`: distinct points, None where a parameter is continuous or they are more than 10 ** 6.
+    """`points`: distinct points, None if a parameter is continuous or they are more than 10 ** 6.
 
     `feasible_share` and `rejections` (rule -> share of the points that it rejects first) are over all distinct points,
     or, where `sampled`, over `judged` random points, each parameter drawn by itself: SAMPLES, or fewer where SECONDS
@@ -97,7 +97,7 @@ class FeasibilityJudge:
         self.completions = 0
 
     def judge(self, point: Walked) -> Outcome:
-        """Why a point becomes no trial: a rejection, or a PointError where it is no point at all."""
+        """Why a point becomes no trial: a rejection, or a PointError if it is no point at all."""
         environment, errors = point
         outcome = self._space.judge_rules(self._space.early_rules, environment)
         if isinstance(outcome, Rejection):
@@ -184,7 +184,7 @@ def measure_feasibility(space: Space, seconds: float = SECONDS) -> FeasibilityRe
 
 
 def _enumerate(space: Space, judge: FeasibilityJudge, tally: _Tally, allowed: AllowedTime) -> bool:
-    """Judge every point; False where that takes too long."""
+    """Judge every point; False if that takes too long."""
     for point in space.walk():
         tally.add(judge.judge(point))
         late = tally.judged % CHECKED_EVERY == 0 and allowed.share_used() > ENUMERATION_SHARE

@@ -17,19 +17,19 @@ class NamedDataset(TypedDict, total=False):
 
 
 class NamedVariables(TypedDict, total=False):
-    """Empty where the document declares none."""
+    """Empty if the document declares none."""
 
     variables: Section
 
 
 class NamedTarget(TypedDict, total=False):
-    """Empty where the document names none."""
+    """Empty if the document names none."""
 
     target: WantedTarget
 
 
 class NamedRequirement(TypedDict, total=False):
-    """Empty where nothing is required."""
+    """Empty if nothing is required."""
 
     require: str
 

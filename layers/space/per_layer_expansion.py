@@ -139,7 +139,7 @@ class Expansion:
             yield self._own(entry, name)
 
     def _own(self, entry: Entry, name: LayerName) -> Entry:
-        """The entry as one layer's: absent where there is no such layer."""
+        """The entry as one layer's: absent if there is no such layer."""
         when, derived = (
             None if each is None else self._of_layer(each, name.stack, name.number, self._independent)
             for each in (entry.when, entry.derived)

@@ -25,7 +25,7 @@ SMALL = 64
 ALWAYS_KEPT = 10_000
 
 State = tuple[Scalar | None, ...]
-"""What the conditions from some entry on see of the entries before it; None where one is absent."""
+"""What the conditions from some entry on see of the entries before it; None if one is absent."""
 
 
 class TooManyPointsError(Exception):
@@ -46,7 +46,7 @@ class _Stretch:
 class PointIndex:
     """Of `entries`, which come after what they depend on. `defaults` is where each point begins.
 
-    Raises TooManyPointsError, and ValueError where a parameter is continuous. Threads may share it.
+    Raises TooManyPointsError, and ValueError if a parameter is continuous. Threads may share it.
     """
 
     def __init__(self, entries: Entries, defaults: Mapping[str, Scalar]) -> None:
@@ -152,7 +152,7 @@ class PointIndex:
 
 
 def indexed(entries: Entries, defaults: Mapping[str, Scalar]) -> PointIndex | None:
-    """The index of the points; None where one is continuous, there are more than MAX_POINTS, or counting takes long."""
+    """The index of the points; None if one is continuous, there are more than MAX_POINTS, or counting takes long."""
     if any(entry.opening is not None and entry.opening.size is None for entry in entries):
         return None
     try:

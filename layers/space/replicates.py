@@ -19,7 +19,7 @@ Replicates = int | Literal["auto"]
 
 
 def read_replicates(written: object, problems: Problems) -> Replicates:
-    """What the document says; 0 where that cannot be, which is noted."""
+    """What the document says; 0 if that cannot be, which is noted."""
     if written == LEFT_OPEN:
         return LEFT_OPEN
     number = written if isinstance(written, int | float) and not isinstance(written, bool) else -1
@@ -47,7 +47,7 @@ def check_replicates(
 
 
 def replicates_lack(task: str, objectives: Iterable[str], open_parameters: Collection[str]) -> str | None:
-    """Why the trials of a sweep cannot be trained again with further seeds; None where they can."""
+    """Why the trials of a sweep cannot be trained again with further seeds; None if they can."""
     if task == "probe":
         return "a probe learns nothing: there is nothing to train again"
     if "validation_loss" not in objectives:

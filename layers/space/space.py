@@ -140,7 +140,7 @@ class Space:
     def resolve(self, chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """All values of the point: fixed, chosen and derived; inactive parameters are absent.
 
-        Raises PointError where `chosen` is no point: a name too many or too few, a value outside, a derived value that
+        Raises PointError if `chosen` is no point: a name too many or too few, a value outside, a derived value that
         cannot be had (validation refuses spaces where it finds one).
         """
         for name in chosen:
@@ -181,7 +181,7 @@ class Space:
     def configuration(self, values: Mapping[str, Scalar]) -> Configuration:
         """What a worker executes: task, model, training and inference, every default filled in, paths flat below each.
 
-        Raises ParameterError where `judge` rejects the point for its values.
+        Raises ParameterError if `judge` rejects the point for its values.
         """
         return self.configured(self.complete(values))
 
@@ -339,7 +339,7 @@ class Space:
         return draw(self.entries, self._defaults, source)
 
     def points(self) -> int | None:
-        """How many distinct points there are; None where one is continuous or they are more than 10 ** 6."""
+        """How many distinct points there are; None if one is continuous or they are more than 10 ** 6."""
         found = self._indexed()
         return None if found is None else found.points
 

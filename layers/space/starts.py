@@ -85,7 +85,7 @@ class StartReader:
         return None
 
     def _inline(self, pointer: str, item: Mapping[Any, Any], prefix: str = "") -> dict[str, tuple[str, Any]] | None:
-        """Name -> (pointer, value) of a point that is spelt out, nested or dotted; None where a name is wrong."""
+        """Name -> (pointer, value) of a point that is spelt out, nested or dotted; None if a name is wrong."""
         given: dict[str, tuple[str, Any]] = {}
         wrong = False
         for key, value in item.items():

@@ -22,7 +22,7 @@ class TransformersShare:
     judged: int
     architectures: dict[str, int]
     misfit: str | None
-    """What is in the way of one that is of none; None where all are of some."""
+    """What is in the way of one that is of none; None if all are of some."""
 
 
 def transformers_share(space: Space, draws: int = DRAWS) -> TransformersShare:

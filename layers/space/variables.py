@@ -73,7 +73,7 @@ def check_used(variables: Mapping[str, Parameter], named: set[str], problems: Pr
 
 
 def _other_meaning(name: Any) -> str | None:
-    """What a variable's name means already; None where that is nothing."""
+    """What a variable's name means already; None if that is nothing."""
     if name in METRICS:
         return "is a metric"
     if name in FUNCTIONS or name in BOOLEANS or name in KEYWORDS:

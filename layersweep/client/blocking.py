@@ -94,7 +94,7 @@ class Client(CatalogCalls, AdministrationCalls):
     def submit(self, document: Source, *, priority: int | None = None, idempotency_key: str | None = None) -> Sweep:
         """Submit a sweep document: a path, YAML or JSON text, or a mapping.
 
-        Trials of a sweep with a higher `priority` (-10 to 10, 0 where it is left out) are executed first.
+        Trials of a sweep with a higher `priority` (-10 to 10, 0 if it is left out) are executed first.
         Sent with an Idempotency-Key, so that a submission whose answer was lost is not made twice; pass your own to
         make that hold across processes. Raises InvalidDocumentError with all that is wrong in the document.
         """
@@ -144,7 +144,7 @@ class Client(CatalogCalls, AdministrationCalls):
         return segment(sweep.upper()) if is_id(sweep) else self._newest(sweep)
 
     def _newest(self, name: str) -> str:
-        """The id of the newest sweep of this name. Raises NotFoundError, InvalidUsageError where projects share it."""
+        """The id of the newest sweep of this name. Raises NotFoundError, InvalidUsageError if projects share it."""
         if not name:
             raise InvalidUsageError("'' is not an id or a name")
         if (found := newest_of_name(self.pages("/v1/sweeps", {"name": name, "archived": "show"}), name)) is not None:
@@ -181,7 +181,7 @@ class Client(CatalogCalls, AdministrationCalls):
         """Download all artifacts of a trial into a folder (made if it is not there); the files.
 
         `python FOLDER/run.py FOLDER` runs the engine and says its latency and validation loss. Raises NotFoundError
-        where there are none, ServiceFailureError where a file does not arrive with the hash that it is listed with.
+        if there are none, ServiceFailureError if a file does not arrive with the hash that it is listed with.
         """
         trial_id = self._trial_id(trial)
         listed = self.artifacts(trial_id)
@@ -196,7 +196,7 @@ class Client(CatalogCalls, AdministrationCalls):
             client.download_transformers("shakespeare/21", "winner")
             transformers.AutoModelForCausalLM.from_pretrained("winner")
 
-        Raises NotFoundError where the trial left no weights, RefusedError where none of its architectures is the model.
+        Raises NotFoundError if the trial left no weights, RefusedError if none of its architectures is the model.
         """
         return artifacts.download_transformers(self.transport, self._trial_id(trial), Path(folder))
 

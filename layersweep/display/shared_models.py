@@ -37,7 +37,7 @@ def pairs(rows: Sequence[LeaderboardRow]) -> Iterator[SharedPair]:
 
 
 def table(rows: Sequence[LeaderboardRow]) -> Table | None:
-    """A row for each pair, at each shape; None where there is no pair."""
+    """A row for each pair, at each shape; None if there is no pair."""
     found = list(pairs(rows))
     if not found:
         return None

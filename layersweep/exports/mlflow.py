@@ -24,7 +24,7 @@ def write_experiment(sweep: Sweep, tracking_uri: str | None, *, name: str | None
     the sweep's). A trial that is there already is left as it is, so an export may be repeated while a sweep goes on;
     the run at which one broke off is finished.
     Metrics of a shape are named latency_ms_p50/chat: MLflow has no @. Raises MissingDependencyError without mlflow,
-    InvalidUsageError where MLflow refuses.
+    InvalidUsageError if MLflow refuses.
     """
     mlflow = needed("mlflow", "mlflow")
     try:

@@ -36,7 +36,7 @@ def write_study(sweep: Sweep, storage_url: str, *, name: str | None = None) -> o
     """Write all trials of a sweep as a new study; return it.
 
     `storage_url` is an SQLAlchemy URL (sqlite:///study.db); `name` defaults to the sweep's name and id. Raises
-    MissingDependencyError without optuna, InvalidUsageError where the storage cannot be used, is a service's own
+    MissingDependencyError without optuna, InvalidUsageError if the storage cannot be used, is a service's own
     database, or has a study of this name.
     """
     try:
@@ -195,7 +195,7 @@ def _range_of(numbers: Sequence[float], *, whole: bool) -> BaseDistribution:
 
 
 def _unevenness(numbers: Sequence[float]) -> float:
-    """How much wider the widest gap between numbers is than the narrowest; 1 where they lie evenly."""
+    """How much wider the widest gap between numbers is than the narrowest; 1 if they lie evenly."""
     gaps = [after - before for before, after in pairwise(numbers)]
     return max(gaps) / min(gaps) if gaps else 1.0
 

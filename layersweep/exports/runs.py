@@ -64,7 +64,7 @@ def finished_runs(sweep: Sweep) -> Iterator[FinishedRun]:
 
 
 def needed(module: str, extra: str) -> Any:
-    """A tracker's library. Raises MissingDependencyError where it is not installed."""
+    """A tracker's library. Raises MissingDependencyError if it is not installed."""
     try:
         return import_module(module)
     except ImportError as problem:

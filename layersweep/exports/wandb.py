@@ -23,7 +23,7 @@ def write_runs(
 
     A run has its trial's id: an export that is repeated writes the same runs again. `offline`: into `folder` (default:
     the working folder's `wandb`), for `wandb sync`. Raises MissingDependencyError without wandb, InvalidUsageError
-    where W&B refuses.
+    if W&B refuses.
     """
     wandb = needed("wandb", "wandb")
     written = 0

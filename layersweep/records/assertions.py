@@ -8,7 +8,7 @@ Verdict = Literal["kept", "broken", "undecided"]
 
 
 class Range(TypedDict):
-    """An estimate with its bounds; a bound is None where there are too few builds to have one."""
+    """An estimate with its bounds; a bound is None if there are too few builds to have one."""
 
     estimate: float
     low: float | None

@@ -382,7 +382,7 @@ class BrokenConstraint(TypedDict):
 
 
 class LoosenedConstraint(TypedDict):
-    """A constraint with another limit; `limit` is None where it is no limit on one metric."""
+    """A constraint with another limit; `limit` is None if it is no limit on one metric."""
 
     constraint: str
     by: float

@@ -114,7 +114,7 @@ class Sweep(Analyses):
     def promote(self, number: int) -> TrialDetailRecord:
         """Train the trial with this number, which a pruner has stopped, to its end, from where it was stopped.
 
-        A sweep that was complete goes on for it. Raises NotFoundError, and ConflictError where no pruner has stopped
+        A sweep that was complete goes on for it. Raises NotFoundError, and ConflictError if no pruner has stopped
         it, or the budget of time is used up.
         """
         headers = {"Idempotency-Key": uuid.uuid4().hex}
@@ -260,7 +260,7 @@ class Sweep(Analyses):
     def remeasure(self, limits: Sequence[str], number: int | None = None, *, builds: int = 5) -> Sweep:
         """Measure a trial anew, the recommended one or the one with this number: a sweep of so many builds of it.
 
-        `limits` say which metrics are measured, as for `judge`. Raises NotFoundError where there is no such trial.
+        `limits` say which metrics are measured, as for `judge`. Raises NotFoundError if there is no such trial.
         """
         body = {"limits": list(limits), "trial": number, "builds": builds}
         headers = {"Idempotency-Key": uuid.uuid4().hex}
@@ -290,7 +290,7 @@ class Sweep(Analyses):
         return self._transport.object("POST", self._path(":judge"), json=body, headers=headers)
 
     def dataframe(self) -> pandas.DataFrame:
-        """The whole leaderboard as a pandas DataFrame. Raises MissingDependencyError where pandas is not installed."""
+        """The whole leaderboard as a pandas DataFrame. Raises MissingDependencyError if pandas is not installed."""
         return self.leaderboard().dataframe()
 
     def events(self, *, after: int = 0) -> Iterator[EventRecord]:
@@ -369,7 +369,7 @@ def not_ended(sweep: Sweep, timeout_seconds: float) -> WaitTimeoutError:
 
 
 def record_of(response: httpx2.Response) -> SweepDetailRecord:
-    """The sweep that an answer holds. Raises ServiceFailureError where something else than the service answered."""
+    """The sweep that an answer holds. Raises ServiceFailureError if something else than the service answered."""
     found = decode(response)
     if not isinstance(found, dict) or "id" not in found:
         raise ServiceFailureError(502, {"type": "not-layersweep", "detail": foreign(str(response.url))})

@@ -17,7 +17,7 @@ _NEEDED = ("config", "weights")
 
 
 def upload(transport: Transport, name: str, folder: Path) -> CheckpointDetailRecord:
-    """Send a folder's configuration, weights and tokenizer. Raises InvalidUsageError where it lacks one of the first
+    """Send a folder's configuration, weights and tokenizer. Raises InvalidUsageError if it lacks one of the first
     two."""
     found = {field: folder / file for field, file in _FILES.items() if (folder / file).is_file()}
     for field in _NEEDED:

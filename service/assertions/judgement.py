@@ -36,7 +36,7 @@ SHOWN = 200
 def judge(session: Session, sweep_id: str, asked: JudgementRequest) -> Judgement:
     """Judge the builds of a sweep that `:remeasure` made, those that have ended until now.
 
-    Raises ConflictError while no build is complete, BaselineMismatchError where the baseline was measured elsewhere or
+    Raises ConflictError while no build is complete, BaselineMismatchError if the baseline was measured elsewhere or
     by something else, UnprocessableError for limits that cannot be judged.
     """
     sweep = sweeps.get(session, sweep_id)

@@ -28,7 +28,7 @@ MOST_BUILDS = 64
 
 @dataclass(frozen=True, slots=True)
 class RankInterval:
-    """An estimate and its bounds; a bound is None where there are too few builds to have one."""
+    """An estimate and its bounds; a bound is None if there are too few builds to have one."""
 
     estimate: float
     low: float | None
@@ -83,7 +83,7 @@ def rank_sum_counts(first: int, second: int) -> Floats:
 
 
 def _left_out(shares: Floats, risk: float) -> int:
-    """How many of the ordered pairs a bound leaves out; -1 where even the outermost is wrong more often than `risk`."""
+    """How many of the ordered pairs a bound leaves out; -1 if even the outermost is wrong more often than `risk`."""
     return int(np.searchsorted(np.cumsum(shares), risk * (1 + 1e-12), side="right")) - 1
 
 

@@ -183,6 +183,6 @@ def check_scopes(caller: Caller, needed: frozenset[Scope]) -> None:
 
 
 def check_named(caller: Caller, named: str) -> None:
-    """Raise ForbiddenError where a token of one project names another."""
+    """Raise ForbiddenError if a token of one project names another."""
     if caller.bound_to not in (None, named):
         raise ForbiddenError(f"this token belongs to the project {caller.bound_to!r}, not to {named!r}")

@@ -20,7 +20,7 @@ NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 def create(session: Session, name: str) -> Project:
-    """Store a project. Raises ConflictError where it is there, UnprocessableError for a name that will not do."""
+    """Store a project. Raises ConflictError if it is there, UnprocessableError for a name that will not do."""
     if not NAME_PATTERN.fullmatch(name):
         remedy = "use 1 to 63 of a-z, 0-9 and '-', beginning with a letter or digit"
         raise UnprocessableError(
@@ -49,7 +49,7 @@ def get(session: Session, name: str) -> Project:
 def allowed_priority(session: Session, name: str, wanted: int | None) -> int:
     """The priority that a sweep of the project gets that asks for one, or for none.
 
-    Raises ForbiddenError where sweeps of the project may not have it.
+    Raises ForbiddenError if sweeps of the project may not have it.
     """
     project = find(session, name)
     highest = None if project is None else project.max_priority
@@ -71,7 +71,7 @@ def every(session: Session, only: str | None) -> list[Project]:
 
 
 def delete(session: Session, name: str) -> None:
-    """Delete an empty project. Raises NotFoundError, and ConflictError where something is in it."""
+    """Delete an empty project. Raises NotFoundError, and ConflictError if something is in it."""
     project = get(session, name)
     if name == DEFAULT:
         raise ConflictError(f"the project {DEFAULT!r} cannot be deleted: it serves callers who name no project")

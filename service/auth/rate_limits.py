@@ -75,7 +75,7 @@ class Limits:
                 del self._running[who]
 
     def refusal_of(self, address: str) -> TooManyRequestsError | None:
-        """What answers a wrong token from an address from which too many came; None where there were not.
+        """What answers a wrong token from an address from which too many came; None if there were not.
 
         Raises it at once where even looking at tokens costs too much: `LOOKS_PER_SECOND` are looked at, so that a right
         one passes that shares its address (a proxy's) with who guesses.
@@ -98,7 +98,7 @@ class Limits:
         _take(self._wrong_tokens, address, a_minute / 60, a_minute, self.clock())
 
     def body(self, receive: Receive) -> TimedBody:
-        """`receive` that raises TooSlowError where the body stops coming, or comes at less than a trickle."""
+        """`receive` that raises TooSlowError if the body stops coming, or comes at less than a trickle."""
         return TimedBody(receive, self.settings.body_idle_seconds, self.clock)
 
 

@@ -45,7 +45,7 @@ def create(session: Session, new: NewToken, *, made_by: str) -> tuple[Token, str
     """Store a token; return its row and the secret, which is nowhere else.
 
     Raises NotFoundError for an unknown project, UnprocessableError for scopes or a secret that will not do, and
-    ConflictError where that secret is a token already.
+    ConflictError if that secret is a token already.
     """
     if new.project is not None:
         projects.get(session, new.project)

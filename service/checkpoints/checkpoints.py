@@ -132,7 +132,7 @@ def weights_path(settings: Settings, row: Checkpoint) -> Path:
 
 
 def tokenizer_file(settings: Settings, row: Checkpoint) -> Path:
-    """The `tokenizer.json` that came with it. Raises NotFoundError where none did, or it is gone."""
+    """The `tokenizer.json` that came with it. Raises NotFoundError if none did, or it is gone."""
     path = folder(settings, row.sha256) / "tokenizer.json"
     if not path.is_file():
         raise NotFoundError(f"the checkpoint {row.name!r} has no tokenizer: it was added without a tokenizer.json")
@@ -164,7 +164,7 @@ def delete(database: Database, settings: Settings, key: str, project: str, recor
 
 def check_kept(session: Session, document: Mapping[str, object], project: str) -> None:
     """Let nobody delete the checkpoints that trainings begin with by a sweep's document before the transaction has
-    ended. Raises ConflictError where one is gone already."""
+    ended. Raises ConflictError if one is gone already."""
     for named in CHECKPOINT.finditer(json.dumps(document.get("training", {}))):
         having = sa.select(Checkpoint.id).where(Checkpoint.project == project, Checkpoint.sha256 == named["digest"])
         if not session.scalars(having.with_for_update(read=True, key_share=True)).all():

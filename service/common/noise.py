@@ -71,7 +71,7 @@ class TrialNoise(Schema):
 
 
 def shown(stored: StoredNoise | None, metrics: Mapping[str, float], feasible: bool | None) -> TrialNoise | None:
-    """What is known of a trial's noise; None where no latency was measured."""
+    """What is known of a trial's noise; None if no latency was measured."""
     cvs = [value for name, value in metrics.items() if split_name(name)[0] == "latency_cv"]
     if not cvs:
         return None

@@ -26,7 +26,7 @@ def encode_token(*key: str | int | float | bool | None) -> str:
 
 
 def decode_token(token: str, *types: type | tuple[type, ...]) -> tuple[Any, ...]:
-    """Return the key in `token`, or raise UnprocessableError where it is not a key of these types."""
+    """Return the key in `token`, or raise UnprocessableError if it is not a key of these types."""
     try:
         key = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
     except (ValueError, RecursionError):

@@ -41,7 +41,7 @@ def _rung_steps(steps: int) -> tuple[int, ...]:
 
 
 def shown_at(step: int, curve: LossesByStep) -> Shown | None:
-    """What a curve shows up to a step; None where it has no losses there."""
+    """What a curve shows up to a step; None if it has no losses there."""
     until = [(at, losses) for at, losses in curve if at <= step]
     validated = [(at, loss) for at, losses in until if (loss := _number(losses, "validation_loss")) is not None]
     if validated and validated[-1][0] > RECENT_SHARE * step:

@@ -51,7 +51,7 @@ def create(
     max_attempts: int,
     alive_seconds: float,
 ) -> Confirmation:
-    """Queue the further trainings. Raises NotFoundError, ConflictError where the sweep still goes on,
+    """Queue the further trainings. Raises NotFoundError, ConflictError if the sweep still goes on,
     UnprocessableError.
 
     `wished` are the wishes of a recommendation: without `numbers`, its trial is the first candidate.

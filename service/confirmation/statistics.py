@@ -72,7 +72,7 @@ def estimate(losses: Sequence[float], blocks: Sequence[Blocks | None] = ()) -> E
 
 
 def mean_blocks(blocks: Sequence[Blocks | None]) -> Blocks | None:
-    """The mean over seeds of the losses along a split; None where one is missing or was cut otherwise."""
+    """The mean over seeds of the losses along a split; None if one is missing or was cut otherwise."""
     known = [each for each in blocks if each is not None]
     if not known or len(known) < len(blocks):
         return None

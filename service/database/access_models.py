@@ -112,7 +112,7 @@ class WebhookDelivery(Base):
     due_at: Mapped[float]
     """When it is to be tried; while a process tries it, when it may be taken from that one."""
     status: Mapped[int | None]
-    """The HTTP status of the last answer; None where there was none."""
+    """The HTTP status of the last answer; None if there was none."""
     last_error: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[float]
     ended_at: Mapped[float | None]

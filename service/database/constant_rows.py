@@ -25,7 +25,7 @@ class ConstantRows(Generic[T]):
         self._lock = threading.Lock()
 
     def get(self, connection: sa.Connection, row_id: str) -> T | None:
-        """What is known of the row; None where there is none."""
+        """What is known of the row; None if there is none."""
         known = self.known(row_id)
         if known is not None:
             return known

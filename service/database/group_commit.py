@@ -294,7 +294,7 @@ class GroupCommitWriter:
             pass
 
     def _take(self, batch: list[_Job], seconds: float) -> bool:
-        """Take the next function that comes within so many seconds; False where none does."""
+        """Take the next function that comes within so many seconds; False if none does."""
         try:
             job = self._jobs.get(timeout=seconds) if seconds else self._jobs.get_nowait()
         except queue.Empty:

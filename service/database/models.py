@@ -155,7 +155,7 @@ class Sweep(Base):
     counts: Mapped[dict[str, int]] = mapped_column(Document, default=dict)
     """Trials by state, kept by whoever changes a trial's state, in the same transaction."""
     transfer: Mapped[TransferFacts | None] = mapped_column(Document)
-    """What it starts from; None where it does not start from earlier sweeps, or has no target yet."""
+    """What it starts from; None if it does not start from earlier sweeps, or has no target yet."""
     event_counter: Mapped[int] = mapped_column(default=0)
     """The last event's sequence: also the version behind the sweep's ETag."""
     scheduled_sequence: Mapped[int] = mapped_column(default=0)
@@ -235,7 +235,7 @@ class Trial(Base):
     promoted: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
     """Whether somebody wants it trained to its end, though a pruner has stopped it: none does so again."""
     predicted: Mapped[PredictedHardware | None] = mapped_column(Document)
-    """What stands in for a build before the training; None where the sweep's order of phases holds."""
+    """What stands in for a build before the training; None if the sweep's order of phases holds."""
     target_key: Mapped[str] = mapped_column(String(300))
     attempt: Mapped[int] = mapped_column(default=0)
     """The number of the newest attempt: the fencing token. Only ever grows."""
@@ -249,12 +249,12 @@ class Trial(Base):
     violations: Mapped[dict[str, float] | None] = mapped_column(Document)
     """Constraint -> how far it is broken (<= 0: kept)."""
     noise: Mapped[StoredNoise | None] = mapped_column(Document)
-    """How certain its metrics are; None where the worker did not say. A complete trial with constraints that are
+    """How certain its metrics are; None if the worker did not say. A complete trial with constraints that are
     undecided and none that is broken has no `feasible`: it cannot be judged."""
     reason: Mapped[str | None] = mapped_column(Text)
     metrics: Mapped[dict[str, float]] = mapped_column(Document, default=dict)
     pareto_rank: Mapped[int | None]
-    """1 is the front, `pareto.LAST_RANK` all the rest; None where not complete and feasible, or not yet ranked."""
+    """1 is the front, `pareto.LAST_RANK` all the rest; None if not complete and feasible, or not yet ranked."""
     created_at: Mapped[float]
     started_at: Mapped[float | None]
     ended_at: Mapped[float | None]
@@ -295,7 +295,7 @@ class Attempt(Base):
     """In order."""
     log: Mapped[str] = mapped_column(Text, default="")
     early_metrics: Mapped[dict[str, float] | None] = mapped_column(Document)
-    """What was reported before anything was trained; None where nothing was."""
+    """What was reported before anything was trained; None if nothing was."""
 
 
 class Report(Base):

@@ -27,7 +27,7 @@ _PROBE_BYTES = 4096
 
 
 def cause_of(error: BaseException) -> str | None:
-    """Why the service cannot do its work now; None where the error says something else."""
+    """Why the service cannot do its work now; None if the error says something else."""
     storage = _storage_cause(error)
     if storage is not None:
         return storage
@@ -49,7 +49,7 @@ def words_of(error: BaseException) -> str | None:
 
 
 def answer_to(error: BaseException) -> UnavailableError | None:
-    """The answer to a request that met it; None where it is another kind of error."""
+    """The answer to a request that met it; None if it is another kind of error."""
     storage = _storage_cause(error)
     if storage is not None:
         return CannotStoreError(storage)

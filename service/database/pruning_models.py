@@ -41,11 +41,11 @@ class PruningDecision(Base):
     finished: Mapped[int]
     """Trials of the sweep that had passed the rung and were complete."""
     predicted: Mapped[float | None]
-    """What the objective that training decides was expected to be; None where too few trials had finished."""
+    """What the objective that training decides was expected to be; None if too few trials had finished."""
     spread: Mapped[float | None]
     """Standard deviation of the prediction."""
     chance: Mapped[float | None]
-    """Probability to be on the front; None where it was not calculated."""
+    """Probability to be on the front; None if it was not calculated."""
     verdict: Mapped[str] = mapped_column(String(8))
     """continue, prune, or spare: as prune, but the trial goes on, to show what pruning loses."""
     reason: Mapped[str] = mapped_column(Text)

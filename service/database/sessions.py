@@ -226,7 +226,7 @@ class Database:
         return set(heads) == set(known.get_heads())
 
     def check_schema(self) -> None:
-        """Raise OldSchemaError or NewerSchemaError where the schema is not that of this program."""
+        """Raise OldSchemaError or NewerSchemaError if the schema is not that of this program."""
         if not self.schema_is_current():
             raise OldSchemaError("the database's schema is older than this version needs: run `layersweep db upgrade`")
 

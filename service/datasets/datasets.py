@@ -161,7 +161,7 @@ def split_path(settings: Settings, row: Dataset, split: str) -> Path:
 
 
 def tokenizer_path(session: Session, settings: Settings, key: str, project: str) -> tuple[Path, str]:
-    """The `tokenizer.json` of a dataset, and its hash. Raises NotFoundError where it has none, or it is gone."""
+    """The `tokenizer.json` of a dataset, and its hash. Raises NotFoundError if it has none, or it is gone."""
     row = get(session, key, project)
     digest = row.facts.get("tokenizer_sha256")
     if not isinstance(digest, str):

@@ -95,13 +95,13 @@ class Received:
     scratch: Path
     """An empty folder that lasts as long as the content that is read."""
     find_tokenizer: Callable[[str], Path]
-    """Answers the `tokenizer.json` of a checkpoint by its name. Raises NotFoundError where there is none."""
+    """Answers the `tokenizer.json` of a checkpoint by its name. Raises NotFoundError if there is none."""
 
 
 def read(received: Received, form: Form, *, limit_bytes: int) -> Content:
     """Read an uploaded file as its form says.
 
-    Raises UnprocessableError, or PayloadTooLargeError where it unpacks to more than the limit.
+    Raises UnprocessableError, or PayloadTooLargeError if it unpacks to more than the limit.
     """
     task = form.choice("task", TASKS, TASKS[0])
     for name, why in _FOREIGN[task].items():

@@ -47,14 +47,14 @@ def implications(dataset: Dataset | None, model: TrainedModel | None = None) -> 
 
 
 def training_tokens(dataset: Dataset | None) -> int | None:
-    """Tokens of the training split; None where it is counted in examples."""
+    """Tokens of the training split; None if it is counted in examples."""
     if dataset is None:
         return None
     return dataset.parts.get("training", {}).get("tokens")
 
 
 def lowest_baseline(profile: Profile) -> tuple[str, float] | None:
-    """The model that only counts with the lowest validation loss, in nats; None where none was fitted."""
+    """The model that only counts with the lowest validation loss, in nats; None if none was fitted."""
     losses: Mapping[str, float] = profile.get("baselines_nats") or {}
     name = min(losses, key=lambda each: losses[each], default=None)
     return None if name is None else (name, float(losses[name]))
@@ -154,7 +154,7 @@ def _profiled_lengths(dataset: Dataset) -> dict[str, Mapping[str, float]]:
 
 
 def truncated_share(lengths: Mapping[str, float] | None, limit: Scalar | None) -> float | None:
-    """Share of examples longer than `limit`, by a profile's percentiles ({"p50": 80, ...}); None where unknown.
+    """Share of examples longer than `limit`, by a profile's percentiles ({"p50": 80, ...}); None if unknown.
 
     Read off between the percentiles that are there, so it is right to a few per cent.
     """

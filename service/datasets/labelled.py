@@ -46,7 +46,7 @@ def read_labelled(path: Path, fractions: Fractions, *, limit_bytes: int) -> Cont
 
     CSV: a header, a column `label` with any text, every other column a token; empty cells at the end of a row are
     padding. NPZ: `tokens` [N, T] and `labels` [N], perhaps `lengths` [N] and `attention_mask` [N, T, T].
-    Raises UnprocessableError with the row and the remedy; PayloadTooLargeError where an NPZ file unpacks to more than
+    Raises UnprocessableError with the row and the remedy; PayloadTooLargeError if an NPZ file unpacks to more than
     the limit.
     """
     fractions.check()

@@ -16,7 +16,7 @@ from service.errors import UnprocessableError
 
 MINIMUM_TRAINING_EXAMPLES = 16
 MINIMUM_EXAMPLES = 4
-"""Of the validation split, and of the test split where there is one."""
+"""Of the validation split, and of the test split if there is one."""
 
 Indices = NDArray[np.int64]
 
@@ -53,7 +53,7 @@ def split_examples(strata: NDArray[Any], keys: Sequence[bytes], fractions: Fract
     Each stratum is cut in the same shares, and examples of a stratum with the same key are never cut apart: a copy of
     an example, or another answer to it, does not leak into the split that judges. Which split a key falls into follows
     from its SHA-256 alone, so the same data is cut the same way in whatever order it comes.
-    Raises UnprocessableError where a split would have too few examples.
+    Raises UnprocessableError if a split would have too few examples.
     """
     fractions.check()
     shares = fractions.held_out()

@@ -25,7 +25,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def received_bytes(settings: Settings, project: str, sha256: str) -> int:
-    """How much of a file is there. Raises NotFoundError where nothing is."""
+    """How much of a file is there. Raises NotFoundError if nothing is."""
     path = _path(settings, project, sha256)
     try:
         return path.stat().st_size
@@ -37,7 +37,7 @@ def received_bytes(settings: Settings, project: str, sha256: str) -> int:
 def growing(settings: Settings, project: str, sha256: str, offset: int) -> Generator[IO[bytes]]:
     """The file, to be written from `offset` on, which is where it ends.
 
-    Raises ConflictError where it ends elsewhere, is written to by another request, or too many are unfinished.
+    Raises ConflictError if it ends elsewhere, is written to by another request, or too many are unfinished.
     """
     path = _path(settings, project, sha256)
     if not path.exists():

@@ -70,7 +70,7 @@ def create(
     session: Session, *, project: str, url: str, events: Sequence[str], made_by: str, allowed: Sequence[Network]
 ) -> Webhook:
     """Store a webhook. Raises NotFoundError for an unknown project, UnprocessableError for an address that is not
-    called, and ConflictError where the project has as many as it may."""
+    called, and ConflictError if the project has as many as it may."""
     projects.get(session, project)
     check(url, allowed)
     have = session.scalar(sa.select(sa.func.count()).select_from(Webhook).where(Webhook.project == project)) or 0
@@ -207,7 +207,7 @@ def ping(session: Session, webhook_id: str) -> WebhookDelivery:
 
 
 def resend(session: Session, webhook_id: str, delivery_id: str) -> WebhookDelivery:
-    """Send a delivery again that has ended, with the same id. Raises NotFoundError, ConflictError where it is
+    """Send a delivery again that has ended, with the same id. Raises NotFoundError, ConflictError if it is
     pending."""
     delivery = session.get(WebhookDelivery, delivery_id, populate_existing=True)
     if delivery is None or delivery.webhook_id != webhook_id:
@@ -250,7 +250,7 @@ def take(session: Session, busy: Collection[str], seconds: float) -> Taken | Non
 
 
 def record_try(session: Session, taken: Taken, *, status: int | None, error: str | None, most_tries: int) -> str | None:
-    """Write how a try went; return the delivery's new state, None where it is no longer this try's.
+    """Write how a try went; return the delivery's new state, None if it is no longer this try's.
 
     `error` None: it was delivered. Else it is tried again later, less and less often, `most_tries` times in all.
     """

@@ -26,7 +26,7 @@ class Busyness:
     slots: float
     """The share of its slots' time."""
     use: DeviceUse | None
-    """How busy the device was by the worker's own word; None where it has not said so lately."""
+    """How busy the device was by the worker's own word; None if it has not said so lately."""
 
 
 def of_workers(session: Session, worker_ids: Sequence[str]) -> dict[str, Busyness]:

@@ -127,7 +127,7 @@ def entries(session: Session, project: str | None, alive_seconds: float) -> list
 
 
 def wait_of(session: Session, sweep: Sweep, alive_seconds: float) -> SweepWait | None:
-    """Why no worker takes the trials of a sweep; None where one runs or is about to, and where nothing waits."""
+    """Why no worker takes the trials of a sweep; None if one runs or is about to, or nothing waits."""
     is_waiting = sweep.target_key is None or counts.queued(sweep.counts) > 0
     if sweep.state != SweepState.ACTIVE or sweep.running_count or not is_waiting:
         return None
@@ -333,7 +333,7 @@ def _say_who_comes_first(waiting: Mapping[Needs, Waiting], servings: Mapping[Nee
 
 
 def _lacking(labels: Mapping[str, str], living: Collection[LivingWorker]) -> str | None:
-    """Which labels the worker lacks that has most of them; None where one has all, or none is needed."""
+    """Which labels the worker lacks that has most of them; None if one has all, or none is needed."""
     if not labels:
         return None
     missing = min((missing_labels(labels, each.labels) for each in living), key=len, default=dict(labels))

@@ -49,7 +49,7 @@ def once(
     """Return `make()`'s answer, made at most once a key; without a key it is simply made.
 
     Works inside the transaction that `make` writes in: the answer is kept if and only if its effects are. Errors are
-    not kept, as they undo the transaction. Raises UnprocessableError where the key was used for another request,
+    not kept, as they undo the transaction. Raises UnprocessableError if the key was used for another request,
     InFlight where another process works on the same one.
     """
     if key is None:
@@ -75,7 +75,7 @@ def kept(session: Session, project: str, key: str, hash_of_request: str) -> Answ
 
 
 def keep(session: Session, project: str, key: str, hash_of_request: str, answer: Answer) -> None:
-    """Keep an answer for whoever sends the same request again. Raises InFlightError where somebody else answers it
+    """Keep an answer for whoever sends the same request again. Raises InFlightError if somebody else answers it
     now."""
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     # On PostgreSQL this waits for the end of a transaction that has inserted the same key.

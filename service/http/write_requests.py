@@ -93,7 +93,7 @@ class WriteRequest:
         return self._response(status, json.loads(bytes(answer.body)) | {field: secrets[0]})
 
     async def answered(self) -> JSONResponse | None:
-        """The answer that was given to this key before; None where there is none.
+        """The answer that was given to this key before; None if there is none.
 
         To be asked before what costs much or may come out differently now: what was accepted once stays accepted.
         """
@@ -125,7 +125,7 @@ class WriteRequest:
         *,
         needs: Needs,
     ) -> Response | None:
-        """Answer with what `make` gives, kept in its transaction; None where it gives nothing.
+        """Answer with what `make` gives, kept in its transaction; None if it gives nothing.
 
         For answers that pass, such as a lease: the same request again gets what `still` says holds of its answer, or,
         where nothing does (None), what `make` gives then.

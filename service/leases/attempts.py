@@ -79,7 +79,7 @@ def begin(
 
 
 def finished_with(session: Session, trial_id: str, attempt: int) -> str | None:
-    """The hash of the finish that ended the attempt; None where it was not ended by one, or does not exist."""
+    """The hash of the finish that ended the attempt; None if it was not ended by one, or does not exist."""
     execute_deferred(session)
     return session.connection().scalar(_FINISHED_WITH, {"of_trial": trial_id, "attempt_number": attempt})
 
@@ -125,7 +125,7 @@ def _ended(
 
 
 def enter_phase(session: Session, trial_id: str, attempt: int, phase: lease_schemas.Phase, time: float) -> None:
-    """Close the phase that runs and begin the next. Raises UnprocessableError where it does not follow."""
+    """Close the phase that runs and begin the next. Raises UnprocessableError if it does not follow."""
     execute_deferred(session)
     connection = session.connection()
     phases = connection.execute(_PHASES, {"of_trial": trial_id, "attempt_number": attempt}).scalar_one()

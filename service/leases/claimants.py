@@ -35,7 +35,7 @@ class Claimant:
 
 
 def find(connection: sa.Connection, worker_id: str) -> Claimant | None:
-    """The worker, even where it has signed off; None where there is none."""
+    """The worker, even one that has signed off; None if there is none."""
     return _CLAIMANTS.get(connection, worker_id)
 
 

@@ -54,7 +54,7 @@ class Judgement:
 
     @property
     def feasible(self) -> bool | None:
-        """Of a complete trial: whether all are kept; None where it cannot be judged."""
+        """Of a complete trial: whether all are kept; None if it cannot be judged."""
         if any(by > 0 for by in self.decided.values()):
             return False
         return None if self.undecided else True
@@ -82,7 +82,7 @@ def judge(
 def describe_judgement(
     judgement: Judgement, metrics: Mapping[str, float], figures: Mapping[str, StoredFigure]
 ) -> str | None:
-    """What a complete trial breaks, and what cannot be judged; None where all is kept."""
+    """What a complete trial breaks, and what cannot be judged; None if all is kept."""
     broken = describe_final_violations(judgement.decided, metrics)
     said = [_undecided(text, metrics, figures) for text in judgement.undecided]
     return "; ".join([*([broken] if broken else []), *said]) or None
@@ -94,7 +94,7 @@ def violations_by_metrics(constraints: Sequence[str], metrics: Mapping[str, floa
 
 
 def describe_violations(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
-    """Which constraints are broken, by how much, and what was measured; None where all are kept."""
+    """Which constraints are broken, by how much, and what was measured; None if all are kept."""
     said = [_broken(text, by, metrics) for text, by in violations.items() if by > 0]
     return "; ".join(said) or None
 
@@ -123,7 +123,7 @@ def describe_broken_hardware(
 def check_required_metrics(
     objectives: Sequence[Objective], constraints: Sequence[str], metrics: Mapping[str, float]
 ) -> None:
-    """Raise UnprocessableError where a complete trial lacks a metric that an objective or a constraint needs."""
+    """Raise UnprocessableError if a complete trial lacks a metric that an objective or a constraint needs."""
     needed = {objective["metric"] for objective in objectives}
     for text in constraints:
         needed |= set(_constraint(text).metrics)
@@ -135,7 +135,7 @@ def check_required_metrics(
 
 
 def check_learnt_metrics(metrics: Mapping[str, float]) -> None:
-    """Raise UnprocessableError where a complete replicate does not say what its training came to."""
+    """Raise UnprocessableError if a complete replicate does not say what its training came to."""
     if LOSS not in metrics:
         problem = Problem(f"/metrics/{LOSS}", "is missing", "a complete replicate says its loss")
         raise UnprocessableError(f"metrics that the sweep needs are missing: {LOSS}", problems=[problem])

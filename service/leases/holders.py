@@ -99,7 +99,7 @@ class Finished:
 
     trial: lease_schemas.Trial
     worker: str | None
-    """Who executed the attempt; None where that was not looked up, because the finish was sent again."""
+    """Who executed the attempt; None if that was not looked up, because the finish was sent again."""
 
 
 def finish(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseFinish) -> lease_schemas.Trial:
@@ -229,7 +229,7 @@ def _instruction(session: Session, trial_id: str, attempt: int, held: sql.Row | 
 
 
 def _broken_hardware(session: Session, trial_id: str, attempt: int, body: lease_schemas.LeaseReport) -> str | None:
-    """Which hardware constraints these metrics break, in words; None where none, or where the training has begun."""
+    """Which hardware constraints these metrics break, in words; None if they break none, or the training has begun."""
     trial = _held(session, [trial_id])[trial_id]
     sweep = leased_sweeps.get(session, trial.sweep_id)
     known = _checked_metrics(trial, sweep, body.metrics)

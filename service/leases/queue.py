@@ -94,7 +94,7 @@ class FinishThatClaims(Finish):
 
 
 def finish_and_claim(session: Session, finishes: Sequence[FinishThatClaims]) -> list[lease_schemas.FinishedTrial]:
-    """End the attempts as `holders.finish` does, and give each worker its next trial, where there is one now.
+    """End the attempts as `holders.finish` does, and give each worker its next trial, if there is one now.
 
     The same finish again answers the same lease, while the worker holds it.
     """
@@ -191,7 +191,7 @@ class _Claims:
         self._claims = claims
         self._lease_seconds = lease_seconds
         self.held = held
-        """What is locked; None where the database needs no locks."""
+        """What is locked; None if the database needs no locks."""
         alike = dict.fromkeys(claim.claimant for claim in claims)
         self.look_for_lapsed = [
             each
@@ -323,7 +323,7 @@ def _begin_attempts(session: Session, taken: Sequence[_Taken], lease_seconds: fl
 
 
 def _enter(session: Session, taken: Sequence[_Taken]) -> int | None:
-    """Count alike trials as running, and take the sequences of their events; return the last, or None where the sweep
+    """Count alike trials as running, and take the sequences of their events; return the last, or None if the sweep
     may not run so many more."""
     trial = taken[0].trial
     entering: dict[str, object] = {"of_sweep": trial.sweep_id, "trials": len(taken)}
@@ -364,7 +364,7 @@ def _lease(session: Session, trial: sql.Row, attempt: int, lease_seconds: float)
 
 
 def _check_works(session: Session, worker_id: str) -> None:
-    """Raise NotFoundError where the worker has signed off."""
+    """Raise NotFoundError if the worker has signed off."""
     if session.connection().scalar(sql.WORKS, {"of_worker": worker_id}) is None:
         raise _unknown(worker_id)
 

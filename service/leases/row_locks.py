@@ -188,7 +188,7 @@ class Claims(_LeaseNeeds):
 
 
 def take(session: Session, *needs: RenewsLease | ChangesTrial | Claims) -> Held | None:
-    """Hold what `needs` name until the transaction ends; None where the database needs no locks.
+    """Hold what `needs` name until the transaction ends; None if the database needs no locks.
 
     Where writes share the transaction that was done before the first of them.
     """
@@ -206,7 +206,7 @@ def take(session: Session, *needs: RenewsLease | ChangesTrial | Claims) -> Held 
 
 
 def take_more(session: Session, need: Claims, held: Held) -> Held | None:
-    """Hold the sweeps of what can be claimed by now; None where that is nothing else, or others share the transaction.
+    """Hold the sweeps of what can be claimed by now; None if that is nothing else, or others share the transaction.
 
     It waits for no sweep: those that it holds may come later in the order.
     """

@@ -39,7 +39,7 @@ def checked_metrics(
 ) -> dict[str, float]:
     """The metrics under their full names.
 
-    Raises UnprocessableError where one has no such name, cannot have that value, or is not the worker's to say. `known`
+    Raises UnprocessableError if one has no such name, cannot have that value, or is not the worker's to say. `known`
     are the service's own figures of the trial: a worker may repeat them. `confirms`: the attempt is one of a
     confirmation.
     """
@@ -112,7 +112,7 @@ def own_figures(known: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_measurements(measurements: Mapping[str, JsonObject]) -> None:
-    """Raise UnprocessableError where there are too many, or one has no name."""
+    """Raise UnprocessableError if there are too many, or one has no name."""
     if len(measurements) > MOST_MEASUREMENTS:
         problem = Problem("/measurements", f"has {len(measurements)} entries", f"at most {MOST_MEASUREMENTS}")
         raise UnprocessableError(f"an attempt has at most {MOST_MEASUREMENTS} measurements", problems=[problem])
@@ -124,7 +124,7 @@ def check_measurements(measurements: Mapping[str, JsonObject]) -> None:
 
 
 def check_reason(outcome: str, reason: str | None) -> None:
-    """Raise UnprocessableError where an attempt that is not complete does not say why."""
+    """Raise UnprocessableError if an attempt that is not complete does not say why."""
     if outcome != TrialState.COMPLETE and not (reason or "").strip():
         remedy = "say what broke: a constraint by how much, an error's message"
         problem = Problem("/reason", f"is missing, and the outcome is {outcome}", remedy)
@@ -132,7 +132,7 @@ def check_reason(outcome: str, reason: str | None) -> None:
 
 
 def check_phase(entered: Sequence[str], phase: lease_schemas.Phase) -> None:
-    """Raise UnprocessableError where a phase follows those before it in neither order, unless the attempt begins anew.
+    """Raise UnprocessableError if a phase follows those before it in neither order, unless the attempt begins anew.
 
     A worker whose child has crashed tries once more within its attempt: from the first phase on.
     """
@@ -149,7 +149,7 @@ def check_phase(entered: Sequence[str], phase: lease_schemas.Phase) -> None:
 
 
 def check_progress(progress: JsonObject | None) -> None:
-    """Raise UnprocessableError where a report's progress is more than a few figures."""
+    """Raise UnprocessableError if a report's progress is more than a few figures."""
     characters = 0 if progress is None else len(json.dumps(progress))
     if characters > PROGRESS_CHARACTERS:
         detail = f"has {characters:,} characters of JSON"
@@ -158,7 +158,7 @@ def check_progress(progress: JsonObject | None) -> None:
 
 
 def check_losses(losses: list[lease_schemas.Losses]) -> None:
-    """Raise UnprocessableError where a point of a curve cannot be."""
+    """Raise UnprocessableError if a point of a curve cannot be."""
     for position, point in enumerate(losses):
         for name, value in point.model_dump(exclude={"step"}, exclude_none=True).items():
             # Cross-entropies, rates, counts and times alike.

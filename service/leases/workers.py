@@ -57,7 +57,7 @@ def register(
 ) -> Worker:
     """Store a worker of a project (None: of all) under a new id. A process that starts again is another worker.
 
-    Raises DeviceInUseError where a living worker has the same GPU: two would disturb each other's measurements.
+    Raises DeviceInUseError if a living worker has the same GPU: two would disturb each other's measurements.
     """
     if registration.device.kind == "gpu":
         for uuid in sorted(registration.device.uuid.split(SEVERAL_DEVICES)):
@@ -158,7 +158,7 @@ def serves(project: str | None) -> sa.ColumnElement[bool]:
 
 
 def check_reach(session: Session, worker_id: str, project: str | None) -> None:
-    """Raise NotFoundError where the worker is not one of `project` (None: of any)."""
+    """Raise NotFoundError if the worker is not one of `project` (None: of any)."""
     worker = session.get(Worker, worker_id)
     if worker is None or (project is not None and worker.project != project):
         raise NotFoundError(f"there is no worker {worker_id}: register again")

@@ -243,7 +243,7 @@ def _unpack(archive: Path, folder: Path) -> Manifest:
 
 
 def _verify(manifest: Manifest, folder: Path) -> None:
-    """Raise BackupError where the unpacked files are others than the manifest lists, or more, or fewer."""
+    """Raise BackupError if the unpacked files are others than the manifest lists, or more, or fewer."""
     listed = manifest["files"]
     found = {path.relative_to(folder).as_posix(): path for path in _files_below(folder)}
     del found[MANIFEST]

@@ -50,7 +50,7 @@ class Housekeeping:
             self._thread = None
 
     def collect_garbage(self) -> bool:
-        """Do what is due by now; of what is too old one step. True where another step follows at once."""
+        """Do what is due by now; of what is too old one step. True if another step follows at once."""
         clock = time.monotonic()
         if clock >= self._collects_at:
             self._collects_at = clock + COLLECT_SECONDS
@@ -68,7 +68,7 @@ class Housekeeping:
                 return
 
     def _prune(self) -> bool:
-        """Delete one step more of what is too old; True where it did. After an error all begins anew, and soon."""
+        """Delete one step more of what is too old; True if it did. After an error all begins anew, and soon."""
         found: list[object] = []
         if not self._attempt(lambda: found.extend(islice(self._pruning, 1))):
             # Nothing follows in a generator that has raised.
@@ -76,7 +76,7 @@ class Housekeeping:
         return bool(found)
 
     def _attempt(self, work: Callable[[], object]) -> bool:
-        """Do it; False where it failed, which is logged: it is done again later."""
+        """Do it; False if it failed, which is logged: it is done again later."""
         try:
             work()
         except Exception as error:  # noqa: BLE001 - logged

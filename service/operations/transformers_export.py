@@ -87,7 +87,7 @@ def offered(session: Session, trial_id: str, kept: Sequence[Artifact]) -> str | 
 def archive(database: Database, settings: Settings, trial_id: str) -> Path:
     """Make the archive, and return where it lies: the caller removes it.
 
-    Raises NotFoundError where the trial left no weights, UnprocessableError where no architecture is its model's.
+    Raises NotFoundError if the trial left no weights, UnprocessableError if no architecture is its model's.
     """
     source = database.read(lambda session: _source(session, settings, trial_id))
     folder = uploads_folder(settings)

@@ -32,7 +32,7 @@ class PrunerChoice:
 def choose_pruner(document: SweepDocument, sampler: str) -> PrunerChoice:
     """The pruner of a sweep: the one it names, or what `auto` means for it.
 
-    Raises InvalidDocumentError where the one that it names cannot judge its trainings.
+    Raises InvalidDocumentError if the one that it names cannot judge its trainings.
     """
     named = document.search.get("pruner", "auto")
     if named == NONE:
@@ -47,7 +47,7 @@ def choose_pruner(document: SweepDocument, sampler: str) -> PrunerChoice:
 
 
 def objective_of_training(objectives: Sequence[Objective]) -> Objective | None:
-    """The objective that only the training decides; None where there is not exactly one."""
+    """The objective that only the training decides; None if there is not exactly one."""
     found = [each for each in objectives if metric(each["metric"]).stage == "quality"]
     return found[0] if len(found) == 1 else None
 
@@ -62,7 +62,7 @@ def _automatic(document: SweepDocument, sampler: str) -> PrunerChoice:
 
 
 def _obstacle(document: SweepDocument) -> str | None:
-    """Why trainings of the sweep cannot be judged before their end; None where they can."""
+    """Why trainings of the sweep cannot be judged before their end; None if they can."""
     if document.task == "probe":
         return "a probe trains nothing"
     if any(entry.name == "training.seconds" for entry in document.space.entries):

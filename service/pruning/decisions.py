@@ -148,7 +148,7 @@ class Judged:
     configuration: Configuration
     parameter_count: float
     protection: str | None
-    """Why it is never stopped; None where it may be."""
+    """Why it is never stopped; None if it may be."""
     is_promoted: bool
     """It was stopped, and is trained to its end now: somebody chose it, so it says nothing of what pruning loses."""
 
@@ -175,7 +175,7 @@ class _CompleteTrial:
 
 
 def decide(session: Session, trial_id: str, attempt: int, reached: int) -> str | None:
-    """Judge an attempt that has reported up to the step `reached`; why it is to be pruned, None where it goes on.
+    """Judge an attempt that has reported up to the step `reached`; why it is to be pruned, None if it goes on.
 
     To be called in the transaction that stored the report. Reports after a decision to prune are answered the same.
     """

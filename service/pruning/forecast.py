@@ -55,7 +55,7 @@ class Forecast:
 
 
 def forecast(seen: Floats, ends: Floats, at: Floats) -> Forecast | None:
-    """The final value of a training that shows `at`; None where too few have finished.
+    """The final value of a training that shows `at`; None if too few have finished.
 
     `seen` has a row a finished training, and a column for each thing that is seen of it; `ends` are their final values.
     """

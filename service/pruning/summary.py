@@ -60,7 +60,7 @@ def _decisions(session: Session, sweep: Sweep) -> Sequence[Row]:
 
 
 def _expected_loss(session: Session, sweep: Sweep, stopped: Sequence[Row]) -> float | None:
-    """The share of the front that is expected to be among the stopped; None where one has no prediction."""
+    """The share of the front that is expected to be among the stopped; None if one has no prediction."""
     objective = objective_of_training(sweep.objectives)
     front = session.scalars(
         sa.select(Trial.metrics).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1).order_by(Trial.number)

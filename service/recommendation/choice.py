@@ -70,7 +70,7 @@ class Choice:
     limits: dict[str, float]
     """Metric -> the worst value that is within."""
     baseline_nats: float | None = None
-    """The lowest validation loss of a model that only counts; None where there is none."""
+    """The lowest validation loss of a model that only counts; None if there is none."""
     passed_over: Candidate | None = None
     """What the rule would choose without that baseline, where it is another one than `chosen`."""
 
@@ -129,7 +129,7 @@ def choose(
     wishes: SelectionPreferences,
     baseline_nats: float | None = None,
 ) -> Choice | None:
-    """The choice on the front of `candidates`; None where no candidate can be recommended.
+    """The choice on the front of `candidates`; None if no candidate can be recommended.
 
     `goals` are the sweep's objectives in order; trials that beat the baseline go before those that do not. Raises
     NothingWithinError.
@@ -157,7 +157,7 @@ def choose(
 
 
 ErrorOfDifference = Callable[[Candidate, Candidate], float | None]
-"""Standard error in nats of the difference of two trials' validation losses; None where it is not known."""
+"""Standard error in nats of the difference of two trials' validation losses; None if it is not known."""
 
 Tolerance = Callable[[Candidate, Candidate, str], float]
 """How far two measurements of a metric may differ by noise alone, in its unit."""
@@ -180,7 +180,7 @@ def find_smaller(
     error_of_difference: ErrorOfDifference,
     tolerance: Tolerance,
 ) -> Smaller | None:
-    """The trial with the fewest parameters that is statistically as good as the chosen one; None where there is none.
+    """The trial with the fewest parameters that is statistically as good as the chosen one; None if there is none.
 
     It keeps every constraint and every limit of the choice, and beats the baseline where the chosen one does. Ties go
     to the lower loss, then to the earlier trial.

@@ -61,7 +61,7 @@ def complexity(
 
 
 def tokens_seen(training: Mapping[str, Scalar]) -> int | None:
-    """Tokens that a training reads, with repetition; None where its length is a time."""
+    """Tokens that a training reads, with repetition; None if its length is a time."""
     if not {"batch_size", "sequence_length"} <= training.keys():
         return None
     steps = step_count(training)

@@ -46,7 +46,7 @@ def best_under_limits(
 ) -> Neighbour | None:
     """The trial of the front that is best in the one objective that no constraint limits.
 
-    None where no objective has a limit, where several have none, and where that trial is not better than the chosen one
+    None if no objective has a limit, if several have none, and if that trial is not better than the chosen one
     by more than noise.
     """
     limited = {name: text for text in constraints for name in parse_constraint(text).metrics if name in goals}

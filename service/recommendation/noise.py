@@ -35,7 +35,7 @@ class Blocks:
 
     @classmethod
     def read(cls, data: JsonObject | None) -> Blocks | None:
-        """From a worker's measurement; None where there is none, or it cannot be one."""
+        """From a worker's measurement; None if there is none, or it cannot be one."""
         if not data:
             return None
         losses, weights = _numbers(data.get("loss_sums")), _numbers(data.get("weight_sums"))
@@ -66,7 +66,7 @@ def difference_error(one: Blocks | None, other: Blocks | None) -> float | None:
 
 
 def pooled_spread(groups: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation over seeds, pooled over configurations; None where none has two."""
+    """Standard deviation over seeds, pooled over configurations; None if none has two."""
     able = [group for group in groups if len(group) > 1]
     if not able:
         return None
@@ -87,7 +87,7 @@ def _ratio_error(sums: np.ndarray, weights: np.ndarray) -> float | None:
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
-    """Empty where it is not a list of finite numbers."""
+    """Empty if it is not a list of finite numbers."""
     if not isinstance(values, list) or not all(
         isinstance(each, int | float) and math.isfinite(each) for each in values
     ):

@@ -46,7 +46,7 @@ MOST_DISTANCE = 4.0
 
 
 def nearest_preset(values: Mapping[str, Scalar]) -> NearestPreset | None:
-    """The preset of the same kind of model that is closest in the parameters that it names; None where none is.
+    """The preset of the same kind of model that is closest in the parameters that it names; None if none is.
 
     Numbers are compared by their ratio (a factor of two counts like a different name, one of 16 or more like four: an
     eps is not to outweigh all sizes), in the model alone.

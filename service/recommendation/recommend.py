@@ -70,14 +70,14 @@ class Recommended:
         )
 
     def smaller_in_words(self) -> SmallerTrial | None:
-        """Why a smaller trial is recommended in place of the one that the rule chose; None where none is."""
+        """Why a smaller trial is recommended in place of the one that the rule chose; None if none is."""
         if self.smaller is None:
             return None
         return overfitting.in_words(self.smaller, leaderboards.to_row(self.trials[self.smaller.instead_of.id]))
 
 
 def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Recommended:
-    """Choose on the front. Raises NoFeasibleTrialError while there is none, UnprocessableError where no trial is within
+    """Choose on the front. Raises NoFeasibleTrialError while there is none, UnprocessableError if no trial is within
     the wishes."""
     # In one order, whatever the database: the noise that is drawn for a trial depends on its place.
     of_front = sa.select(Trial).where(Trial.sweep_id == sweep.id, Trial.pareto_rank == 1).order_by(Trial.number)
@@ -115,13 +115,13 @@ def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Reco
 
 
 def recommend(session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None) -> Recommendation:
-    """The recommended trial and the rule. Raises NoFeasibleTrialError while there is none, UnprocessableError where
+    """The recommended trial and the rule. Raises NoFeasibleTrialError while there is none, UnprocessableError if
     none is within."""
     return decide(session, sweep, wishes or SelectionPreferences()).answer()
 
 
 def recommended_trial(session: Session, sweep: Sweep, wishes: SelectionPreferences | None = None) -> str | None:
-    """The id of the recommended trial; None while there is none. Raises UnprocessableError where none is within."""
+    """The id of the recommended trial; None while there is none. Raises UnprocessableError if none is within."""
     try:
         return recommend(session, sweep, wishes).trial.trial
     except NoFeasibleTrialError:

@@ -26,7 +26,7 @@ MAX_SMALLER = 300
 def smaller_trial(
     session: Session, sweep: Sweep, choice: Choice, goals: Mapping[str, Goal], noise: Noise
 ) -> tuple[Smaller, Trial] | None:
-    """The smaller trial that takes the chosen one's place, with its row; None where there is none."""
+    """The smaller trial that takes the chosen one's place, with its row; None if there is none."""
     chosen = choice.chosen
     size, loss = chosen.value("parameter_count"), chosen.value(LOSS)
     own = validation_blocks(session, [chosen.id]).get(chosen.id)

@@ -26,7 +26,7 @@ class Noise:
     """What is known of the noise of the recommended trial's figures. None: not measured."""
 
     shape: str | None = None
-    """At which shape a latency was measured that the noise of all shapes' is told by; None where there is one."""
+    """At which shape a latency was measured that the noise of all shapes' is told by; None if there is one."""
     latency_half_width_share: float | None = None
     latency_rebuilt_share: float | None = None
     front_rebuilt_shares: Sequence[float] = ()

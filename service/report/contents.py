@@ -32,7 +32,7 @@ MAX_FRONT = 50
 
 
 def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -> Report:
-    """Raises NotFoundError, and UnprocessableError where no trial is within the wishes."""
+    """Raises NotFoundError, and UnprocessableError if no trial is within the wishes."""
     row = sweeps.get(session, sweep_id)
     dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None
     confirmation = further_trainings.current(session, row.id)

@@ -54,7 +54,7 @@ class ReportView:
     experimentation: str
     """Whether it was confirmed."""
     implications: Sequence[Implication]
-    """What the data mean for the recommended trial, or for any model where there is none."""
+    """What the data mean for the recommended trial, or for any model if there is none."""
     bars: list[pictures.Bar]
     splits: list[str]
     setting: Mapping[str, str]

@@ -79,7 +79,7 @@ class Scatter:
 
 
 def scatter(points: Sequence[Point], x: str, y: str, goals: Mapping[str, Goal]) -> Scatter | None:
-    """The scatter of `points` by the metrics `x` and `y`; None where there are no points.
+    """The scatter of `points` by the metrics `x` and `y`; None if there are no points.
 
     `goals` holds those of the two that have one; without both there is nothing to trade off and no line is drawn.
     """

@@ -52,7 +52,7 @@ class Column:
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Column:
-        """The column of these values, None where there is none. Numbers stay numbers if all of them are."""
+        """The column of these values, None if there is none. Numbers stay numbers if all of them are."""
         if set(map(type, values)) <= {int, float, type(None)}:
             # NumPy makes NaN of None here.
             return cls(np.array(values, dtype=np.float64))
@@ -95,9 +95,9 @@ class Columns:
     state: NDArray[np.int8]
     """The position in TrialState."""
     rank: NDArray[np.int32]
-    """The Pareto rank; 0 where a trial has none."""
+    """The Pareto rank; 0 if a trial has none."""
     feasible: NDArray[np.int8]
-    """1, 0, or -1 where it is not known."""
+    """1, 0, or -1 if it is not known."""
     ended_at: Floats
     values: dict[str, Column]
     """The metrics and parameters that were asked for, by name."""
@@ -290,7 +290,7 @@ def _ranks(session: Session, sweep: Sweep, columns: Columns) -> NDArray[np.int32
 
 
 def _positions(ordered: NDArray[np.int64], wanted: NDArray[np.int64]) -> Indices:
-    """Where each wanted number lies among the ordered ones; -1 where it does not."""
+    """Where each wanted number lies among the ordered ones; -1 if it does not."""
     at = np.searchsorted(ordered, wanted)
     there = at < len(ordered)
     there[there] = ordered[at[there]] == wanted[there]

@@ -35,7 +35,7 @@ _NO_NOISE: StoredNoise = {"figures": {}, "undecided": []}
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A trial, and by how much it breaks each constraint: at most 0 where it fulfils it."""
+    """A trial, and by how much it breaks each constraint: at most 0 if it fulfils it."""
 
     number: int
     state: TrialState
@@ -87,7 +87,7 @@ class _Limit:
         return f"the interval of trial {trial.number} reaches to {formatting.metric(self.of_metric.metric, end)}"
 
     def _end(self, trial: _Judged) -> float | None:
-        """The end of the metric's interval that lies nearest to breaking it, or farthest beyond; None where it is known
+        """The end of the metric's interval that lies nearest to breaking it, or farthest beyond; None if it is known
         well enough, or was not measured."""
         if self.of_metric is None or self.text not in trial.violations:
             return None

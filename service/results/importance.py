@@ -60,7 +60,7 @@ class _Shares:
 
 
 def importance(columns: Columns, sweep: Sweep) -> result_schemas.Importance:
-    """Each objective's importances, which add up to 1, or are all 0 where it is the same in all trials.
+    """Each objective's importances, which add up to 1, or are all 0 if it is the same in all trials.
 
     None with fewer than FEWEST_TRIALS feasible complete trials.
     """

@@ -97,7 +97,7 @@ def front(session: Session, sweep: Sweep) -> result_schemas.Front:
 
 
 def to_row(trial: Trial, *, tied: bool | None = None) -> result_schemas.LeaderboardRow:
-    """The trial as a row. `tied`: None where it was not compared with the front."""
+    """The trial as a row. `tied`: None if it was not compared with the front."""
     return result_schemas.LeaderboardRow(
         trial=trial.id,
         number=trial.number,

@@ -96,7 +96,7 @@ class Ranking:
     def replace(self, trial_id: str, values: Sequence[float] | None) -> dict[str, int | None]:
         """Give a point that was added other values, or with None take it away; return the ranks that are new with it.
 
-        A point that goes away has the rank None. Raises ValueError as `add` does, KeyError where the point is not
+        A point that goes away has the rank None. Raises ValueError as `add` does, KeyError if the point is not
         there.
         """
         index, before = self._known[trial_id], self.ranks

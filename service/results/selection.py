@@ -221,7 +221,7 @@ class Selection:
 def full_name(name: str, metrics: MetricNames, parameters: Sequence[str]) -> str:
     """A metric's name with its shape, or a parameter's path, whose last parts are enough where they fit no other.
 
-    Raises UnprocessableError where they fit several.
+    Raises UnprocessableError if they fit several.
     """
     if name in parameters or name in metrics or name in ("rank", "number"):
         return metrics.known(name)

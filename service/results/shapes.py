@@ -72,7 +72,7 @@ class ShapePicture:
 
 
 def shape_table(configuration: Configuration, metrics: Mapping[str, float]) -> ShapeTable | None:
-    """The figures of a trial at each shape; None where its sweep names none."""
+    """The figures of a trial at each shape; None if its sweep names none."""
     shapes = shapes_of(configuration.get("shapes", []))
     if not shapes:
         return None
@@ -82,7 +82,7 @@ def shape_table(configuration: Configuration, metrics: Mapping[str, float]) -> S
 
 def served_table(configuration: Configuration, metrics: Mapping[str, float]) -> ShapeTable | None:
     """Prompts and steps of a trial that generates, at each of its shapes, or in a row without a name where it has one;
-    None where sequences are read at once."""
+    None if sequences are read at once."""
     inference = configuration["inference"]
     if not is_generated(inference):
         return None
@@ -100,7 +100,7 @@ def _table(shapes: Sequence[NamedShape], columns: Sequence[str], metrics: Mappin
 
 
 def shape_picture(table: ShapeTable | None) -> ShapePicture | None:
-    """The picture of a table; None where fewer than two shapes were measured."""
+    """The picture of a table; None if fewer than two shapes were measured."""
     drawn = [] if table is None else [name for name in table.metrics if name in (*FORWARD[:2], *GENERATED[:2])]
     if table is None or not drawn:
         return None

@@ -103,7 +103,7 @@ class Leader(ABC):
         self._database.write(lambda session: leadership.release(session, self._leader_id))
 
     def step(self, sweep_id: str) -> bool:
-        """Do all that can be done for one sweep now; False where there was nothing, or another process leads it."""
+        """Do all that can be done for one sweep now; False if there was nothing, or another process leads it."""
         held = self._held.of(sweep_id)
         held.is_outdated = True
         worked, again = False, True
@@ -113,7 +113,7 @@ class Leader(ABC):
         return worked
 
     def discover_sweeps(self) -> bool:
-        """Work once for each sweep that is due, in this thread; True where one has more to do."""
+        """Work once for each sweep that is due, in this thread; True if one has more to do."""
         self._tick()
         self._shared_at = -math.inf
         again = False
@@ -318,7 +318,7 @@ class Leader(ABC):
         return True, False
 
     def _lead(self, held: HeldSweep) -> SweepScheduler | None:
-        """The sweep's scheduler, built from its rows where it is not there; None where it cannot be led now."""
+        """The sweep's scheduler, built from its rows if it is not there; None if it cannot be led now."""
         if held.scheduler is not None and held.epoch is not None:
             return held.scheduler
         sweep_id = held.id

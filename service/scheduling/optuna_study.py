@@ -117,7 +117,7 @@ class Encoding:
     def number(self, value: Scalar) -> float | None:
         """A value of another space as a number of the distribution: it may lie between its values or beyond its bounds.
 
-        None where it is none: another category, or text for a number.
+        None if it is none: another category, or text for a number.
         """
         parameter = self._parameter
         if isinstance(self.distribution, CategoricalDistribution):

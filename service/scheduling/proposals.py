@@ -64,7 +64,7 @@ class KnownPoint:
 
 
 def total_violation(violations: Iterable[float]) -> float:
-    """One figure of several constraints, <= 0 where all are kept: samplers compare it, units differ.
+    """One figure of several constraints, <= 0 if all are kept: samplers compare it, units differ.
 
     The sum of what is broken; where nothing is, how near the nearest bound is.
     """

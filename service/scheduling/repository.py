@@ -151,7 +151,7 @@ def schedulable(session: Session, leader_id: str) -> list[SchedulableSweep]:
 
 
 def read_update(session: Session, sweep_id: str, after: int) -> SweepUpdate | None:
-    """What happened in the sweep after the event `after`; None where the sweep is gone."""
+    """What happened in the sweep after the event `after`; None if the sweep is gone."""
     row = session.connection().execute(_SWEEP_NOW, {"sweep_id": sweep_id}).one_or_none()
     if row is None:
         return None
@@ -250,7 +250,7 @@ def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, cha
 
 
 def find_target(session: Session, sweep_id: str, alive_seconds: float) -> Unresolved | None:
-    """What the target of a sweep can be chosen from; None where it has one. Raises StaleLeaderError where the sweep is
+    """What the target of a sweep can be chosen from; None if it has one. Raises StaleLeaderError if the sweep is
     gone."""
     sweep = session.get(Sweep, sweep_id)
     if sweep is None:
@@ -261,7 +261,7 @@ def find_target(session: Session, sweep_id: str, alive_seconds: float) -> Unreso
 
 
 def store_target(session: Session, sweep_id: str, epoch: int, resolution: targets.Resolution) -> bool:
-    """Give the sweep its target, or say what it waits for. False where it has none now: it may have ended meanwhile."""
+    """Give the sweep its target, or say what it waits for. False if it has none now: it may have ended meanwhile."""
     target = resolution.target
     # A paused sweep keeps its reason.
     reason = sa.case((Sweep.state == SweepState.ACTIVE, sa.literal(resolution.waits_for, sa.Text)), else_=Sweep.reason)

@@ -341,7 +341,7 @@ class SweepScheduler:
         return len(requeued)
 
     def _propose(self, changes: Changes) -> str | None:
-        """Ask until there is a new point, and make a trial of it; None where there is none left."""
+        """Ask until there is a new point, and make a trial of it; None if there is none left."""
         trial_id = None
         for asked in self._proposals.next():
             row = ask_row(self.facts.id, asked.suggestion, asked.rejection, None)

@@ -157,7 +157,7 @@ class Changes:
 
     @property
     def is_empty(self) -> bool:
-        """True where only the position among the events changed."""
+        """True if only the position among the events changed."""
         asked = self.asks or self.tells or self.rejected or self.replicates
         return not (asked or self.means or self.ranks or self.attributes or self.termination)
 
@@ -304,7 +304,7 @@ def _error_of_mean(objectives: Sequence[str], metrics: Mapping[str, float]) -> f
 
 
 def _values(objectives: Sequence[str], metrics: Mapping[str, float]) -> tuple[float, ...] | None:
-    """The objectives' values; None where one is missing or not finite."""
+    """The objectives' values; None if one is missing or not finite."""
     values = tuple(float(metrics.get(metric, math.nan)) for metric in objectives)
     return values if all(map(math.isfinite, values)) else None
 

@@ -63,7 +63,7 @@ class ValidatedDocument:
 
     def keep_data(self, session: Session, project: str) -> None:
         """Let nobody delete its dataset or the checkpoints that trainings begin with before the transaction has ended.
-        Raises ConflictError where somebody has done so since the document was read."""
+        Raises ConflictError if somebody has done so since the document was read."""
         if self.dataset_id is not None and not datasets.is_kept(session, self.dataset_id):
             raise ConflictError(f"the dataset {self.document.dataset!r} was deleted while the document was being read")
         checkpoints.check_kept(session, self.document.normalized, project)
@@ -162,7 +162,7 @@ def prepare(database: Database, document: Given, *, project: str = DEFAULT) -> V
 
 
 def drafted(database: Database, document: Given, *, project: str = DEFAULT, starts: Starts = NO_STARTS) -> Draft:
-    """Read a document as far as that needs no measured feasibility. Raises InvalidDocumentError where there is no space
+    """Read a document as far as that needs no measured feasibility. Raises InvalidDocumentError if there is no space
     to measure.
 
     `starts`: what starts that the document names were when it was accepted before; their trials may be gone.

@@ -55,7 +55,7 @@ _Floats = npt.NDArray[np.float64]
 def estimate(
     session: Session, prepared: ValidatedDocument, *, alive_seconds: float, project: str = "default"
 ) -> sweep_schemas.CostEstimate | None:
-    """What the budget's trials will take; None where fewer than three comparable trials have run."""
+    """What the budget's trials will take; None if fewer than three comparable trials have run."""
     document = prepared.document
     past = _past_trials(session, document.task, document.target_runtime, project)
     jobs = _jobs(document.space) if len(past) >= FEWEST_TRIALS else []
@@ -95,7 +95,7 @@ class _Job:
 
     shapes: int
     steps: int
-    """Of its training; 0 where it has none, or a budget in seconds."""
+    """Of its training; 0 if it has none, or a budget in seconds."""
     step_flops: float
     """Floating-point operations of one step."""
     given_seconds: float
@@ -199,7 +199,7 @@ def _error_share(past: Sequence[_PastTrial]) -> float:
 
 
 def _flops(configuration: Configuration, metrics: Mapping[str, float]) -> float | None:
-    """Of one inference at the first shape; None where it is not known."""
+    """Of one inference at the first shape; None if it is not known."""
     return metrics.get(MetricNames.of_shapes(configuration.get("shapes", [])).resolve("flops"))
 
 

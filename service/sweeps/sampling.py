@@ -52,7 +52,7 @@ class Choice:
 def choose(document: SweepDocument, feasibility: FeasibilityReport) -> Choice:
     """The sampler of a sweep: the one it names, or what `auto` means for it.
 
-    Raises InvalidDocumentError where the sampler that it names cannot search this space or does not run here, or cannot
+    Raises InvalidDocumentError if the sampler that it names cannot search this space or does not run here, or cannot
     start from earlier sweeps and is asked to.
     """
     choice = _chosen(document, feasibility)

@@ -84,7 +84,7 @@ class Share:
 
     slots: int
     devices: float
-    """0.5 of one that it shares with another sweep; 1 where no worker serves it now."""
+    """0.5 of one that it shares with another sweep; 1 if no worker serves it now."""
 
 
 def shares(sharers: Iterable[Sharer], offers: Iterable[Offer]) -> dict[str, int]:

@@ -78,7 +78,7 @@ def insert(
 ) -> Sweep:
     """Store a new sweep; `source`: the text of its document, where it is kept.
 
-    Raises ConflictError where its dataset or a checkpoint was deleted meanwhile, ForbiddenError for a priority that its
+    Raises ConflictError if its dataset or a checkpoint was deleted meanwhile, ForbiddenError for a priority that its
     project may not use.
     """
     priority = allowed_priority(session, project, priority)
@@ -187,7 +187,7 @@ def resume(session: Session, sweep_id: str) -> Sweep:
 
 
 def prioritize(session: Session, sweep_id: str, priority: int) -> Sweep:
-    """Give the sweep another priority. Raises NotFoundError, ConflictError, ForbiddenError where its project may not
+    """Give the sweep another priority. Raises NotFoundError, ConflictError, ForbiddenError if its project may not
     use it."""
     row_locks.take_sweeps(session, [sweep_id])
     sweep = get(session, sweep_id)
@@ -275,7 +275,7 @@ def time_used_up(
 def end(session: Session, sweep_id: str, state: SweepState, reason: str) -> int:
     """Write that a sweep has ended, after its open trials were cancelled; return the event's sequence.
 
-    Raises ConflictError where it had ended before.
+    Raises ConflictError if it had ended before.
     """
     ended = session.scalar(
         sa.update(Sweep)
@@ -339,7 +339,7 @@ def _refuse_without_limit(name: str, limit: float | None, added: float, what: st
 
 
 def _sum(name: str, before: _Amount, added: _Amount, most: int) -> _Amount:
-    """An amount of the budget with what is added. Raises UnprocessableError where that is too much."""
+    """An amount of the budget with what is added. Raises UnprocessableError if that is too much."""
     amount = before + added if added else before
     if added and amount > most:
         problem = Problem(f"/{name}", f"the budget would be {amount:,}", f"at most {most:,} in all")

@@ -161,7 +161,7 @@ def resolve(
 
 
 def _unsupported(space: Space, target: Capabilities, allowed: AllowedTime) -> str | None:
-    """Why the target refuses every point that it was asked about; None where it takes one, or rules refuse them all.
+    """Why the target refuses every point that it was asked about; None if it takes one, or rules refuse them all.
 
     Of a sparse space perhaps none that is looked at keeps the rules: that says nothing against the target.
     """

@@ -155,6 +155,6 @@ def _parameters(trial: Trial, space: Space) -> dict[str, Scalar]:
 
 
 def _of_all_layers(name: str, own: Mapping[str, Scalar]) -> Scalar | None:
-    """The value that all layers have of a block's parameter; None where they differ."""
+    """The value that all layers have of a block's parameter; None if they differ."""
     values = {value for path, value in own.items() if per_layer.base_path(path) == name}
     return values.pop() if len(values) == 1 else None

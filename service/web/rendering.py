@@ -42,7 +42,7 @@ HEADERS = {
 }
 
 VISITOR: ContextVar[Visitor | None] = ContextVar("visitor", default=None)
-"""Who looks at the page that is rendered: every page says it at its top. None where the service has no tokens."""
+"""Who looks at the page that is rendered: every page says it at its top. None if the service has no tokens."""
 
 _MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",

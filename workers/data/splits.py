@@ -214,7 +214,7 @@ class _Ragged:
 
 
 def load_split(path: Path, task: str, form: Form) -> Split:
-    """The split in an NPZ file of a dataset for `task`, mapped from it. Raises DataError where its arrays are not what
+    """The split in an NPZ file of a dataset for `task`, mapped from it. Raises DataError if its arrays are not what
     the task has."""
     arrays = map_arrays(path)
     try:

@@ -28,7 +28,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write an `.npz` file that is whole or not there. Raises RequestError("invalid") where it cannot be written."""
+    """Write an `.npz` file that is whole or not there. Raises RequestError("invalid") if it cannot be written."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:

@@ -76,7 +76,7 @@ class Footprint:
 
     weights_bytes: int
     activation_bytes: int | None
-    """None where a runtime builds for a device that is not here"""
+    """None if a runtime builds for a device that is not here"""
     io_bytes: int
 
 
@@ -222,7 +222,7 @@ class Engine(ABC):
 
     def keep_rows(self, prepared: Any, writes: Sequence[RowWrite]) -> None:
         """Let each run of a prepared set write rows of its outputs into its own inputs, on the device: it is part of
-        what `timed_run` times. Before the first run of the set. Raises RequestError("unsupported") where it cannot."""
+        what `timed_run` times. Before the first run of the set. Raises RequestError("unsupported") if it cannot."""
         raise RequestError("unsupported", f"{self.runtime} keeps no rows: it does not generate texts")
 
     def answer(self, prepared: Any, inputs: Mapping[str, np.ndarray], output: str) -> np.ndarray:
@@ -240,7 +240,7 @@ class Engine(ABC):
         """
 
     def timed_enqueue(self, prepared: Any) -> Enqueued | None:
-        """Run a prepared set without the captured graph that `timed_run` launches; None where there is none."""
+        """Run a prepared set without the captured graph that `timed_run` launches; None if there is none."""
         return None
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -135,7 +135,7 @@ def interval(samples_ms: Samples, figure: str) -> Interval:
 
 
 def half_width(samples_ms: Samples, figure: str) -> float | None:
-    """Half of the interval of a figure, relative to it; None where there are too few samples to say."""
+    """Half of the interval of a figure, relative to it; None if there are too few samples to say."""
     if len(samples_ms) < 2:
         return None
     found, is_long_enough = (
@@ -205,7 +205,7 @@ def _ranks(samples_ms: Samples, figure: str, value: float) -> tuple[int, int]:
 
 
 def _between_batches(series: Samples) -> float:
-    """How far one batch may lie from the whole beyond what its runs explain, in standard deviations of a run; 0 where
+    """How far one batch may lie from the whole beyond what its runs explain, in standard deviations of a run; 0 if
     batches are alike."""
     reach = 0.0
     for batches, (unlike, deviations) in UNLIKE.items():

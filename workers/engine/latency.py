@@ -283,7 +283,7 @@ def sample(
 
 
 def _enqueued(engine: Engine, turns: Iterator[Any], options: Options) -> EnqueuedPercentiles:
-    """Figures of runs without the captured graph; empty where there is no graph.
+    """Figures of runs without the captured graph; empty if there is no graph.
 
     They end with their median known: what differs from process to process is more than more runs could tell.
     """

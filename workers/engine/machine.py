@@ -57,7 +57,7 @@ def process_private_bytes() -> int:
 
 
 def facts() -> MachineFacts:
-    """What does not change while a measurement runs; None where Linux does not say it."""
+    """What does not change while a measurement runs; None if Linux does not say it."""
     clock = time.get_clock_info("perf_counter")
     return {
         "cpu_model": cpu_model(),

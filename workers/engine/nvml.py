@@ -41,7 +41,7 @@ class Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """The GPUs that this process may use, in NVML's order; none where there is no driver or no nvidia-ml-py."""
+    """The GPUs that this process may use, in NVML's order; none if there is no driver or no nvidia-ml-py."""
     found: list[Gpu] = []
     with suppress(ImportError), _nvml() as nvml, suppress(nvml.NVMLError):
         for index in range(nvml.nvmlDeviceGetCount()):
@@ -67,21 +67,21 @@ def link(uuids: Sequence[str]) -> str:
 
 
 def driver_version() -> str | None:
-    """The NVIDIA driver's version; None where there is none."""
+    """The NVIDIA driver's version; None if there is none."""
     with suppress(ImportError), _nvml() as nvml, suppress(nvml.NVMLError):
         return _text(nvml.nvmlSystemGetDriverVersion())
     return None
 
 
 Utilization = Callable[[], float | None]
-"""Answers how busy GPUs were since it was asked last; None where the driver has nothing to say of that time."""
+"""Answers how busy GPUs were since it was asked last; None if the driver has nothing to say of that time."""
 
 
 @contextmanager
 def utilization(uuids: Sequence[str]) -> Generator[Utilization | None]:
     """Yields what answers for the mean of these GPUs: the share of the time in which a kernel ran, whoever started it.
 
-    One that says nothing is left out. None where NVML does not count it: no driver, a part of a GPU, a name that is no
+    One that says nothing is left out. None if NVML does not count it: no driver, a part of a GPU, a name that is no
     GPU's. The driver keeps the samples of the last 12 seconds (so an H200): who asks more often misses none.
     """
     with ExitStack() as library:
@@ -183,7 +183,7 @@ def _visible(found: list[Gpu]) -> list[Gpu]:
 
 @contextmanager
 def _nvml() -> Generator[Any]:
-    """The initialised library. Raises ImportError where it is missing, or there is no driver."""
+    """The initialised library. Raises ImportError if it is missing, or there is no driver."""
     try:
         nvml = importlib.import_module("pynvml")
     except ImportError as problem:

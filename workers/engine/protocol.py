@@ -150,7 +150,7 @@ class _Answers:
         return RequestProgress(request.get("id"), self._descriptor, self._write)
 
     def abandoned(self) -> bool:
-        """Wait until nobody can read the answers any more; False where this cannot be noticed."""
+        """Wait until nobody can read the answers any more; False if this cannot be noticed."""
         poll = select.poll()
         poll.register(self._descriptor, 0)
         return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll())

@@ -35,7 +35,7 @@ class BuildSizes(TypedDict):
     engine_bytes: int
     weights_bytes: int
     activation_bytes: int | None
-    """None where a runtime builds for a device that is not here"""
+    """None if a runtime builds for a device that is not here"""
     io_bytes: int
     build_seconds: float
 
@@ -68,7 +68,7 @@ class DeviceState(TypedDict, total=False):
 
 
 class MachineFacts(TypedDict):
-    """What does not change while a measurement runs; None where Linux does not say it."""
+    """What does not change while a measurement runs; None if Linux does not say it."""
 
     cpu_model: str
     cpus_usable: int
@@ -145,7 +145,7 @@ class Percentiles(TypedDict):
 
 
 class EnqueuedPercentiles(TypedDict, total=False):
-    """Of runs without the captured graph; empty where there is none."""
+    """Of runs without the captured graph; empty if there is none."""
 
     latency_ms_enqueue_p50: float
     latency_ms_enqueue_p99: float

@@ -91,7 +91,7 @@ class HostedWorker:
         self._on_left()
 
     def _run(self) -> int:
-        """Run it until its end; its exit status, 0 where it was not started because it is drained. Raises OSError where
+        """Run it until its end; its exit status, 0 if it was not started because it is drained. Raises OSError if
         it cannot be started."""
         ended, worker_s_end = os.pipe()
         # A guard ends before its worker has drained. The device is free only when the pipe has ended.

@@ -151,7 +151,7 @@ def changes(
 
 
 def kind_of(member: str) -> Kind:
-    """What a member works on. Raises ValueError where the name is not a member's."""
+    """What a member works on. Raises ValueError if the name is not a member's."""
     kind, _ = _parsed(member)
     if kind is None:
         raise ValueError(f"{member!r} is not the name of a worker of a fleet")

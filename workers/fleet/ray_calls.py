@@ -35,7 +35,7 @@ class Resources(NamedTuple):
 
 
 def connect(address: str, namespace: str) -> None:
-    """Become a driver of the cluster. Raises ConnectionError where there is none at the address."""
+    """Become a driver of the cluster. Raises ConnectionError if there is none at the address."""
     _ray().init(
         address=address,
         namespace=namespace,

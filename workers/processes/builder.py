@@ -49,7 +49,7 @@ class Builder:
     """Answers requests as a `Child` does, from any thread, as many at once as it has processes."""
 
     def __init__(self, start: Callable[[], Child], processes: int = 1) -> None:
-        """`start`: starts a process; raises OSError where it cannot be."""
+        """`start`: starts a process; raises OSError if it cannot be."""
         self._processes = [_Process(start) for _ in range(processes)]
         # The one that was used last is the warmest.
         self._free = queue.LifoQueue[_Process]()

@@ -57,7 +57,7 @@ class ChildDiedError(ChildError):
 
     @property
     def killed_from_outside(self) -> bool:
-        """True where another process or the kernel ended it: the same request may well succeed next time."""
+        """True if another process or the kernel ended it: the same request may well succeed next time."""
         return not self.killed_by_us and self.code < 0 and -self.code in OUTSIDE_SIGNALS
 
 
@@ -99,7 +99,7 @@ class Child:
     def __init__(
         self, argv: Sequence[str], *, name: str, env: Mapping[str, str] | None = None, cwd: Path = ROOT
     ) -> None:
-        """Start `argv --answers-fd N`. Raises OSError where it cannot be started.
+        """Start `argv --answers-fd N`. Raises OSError if it cannot be started.
 
         `env` is added to what a child sees of this process's environment.
         """

@@ -37,7 +37,7 @@ NCCL_VARIABLE = "LAYERSWEEP_NCCL"
 
 
 def nccl_library() -> str | None:
-    """NCCL's library as PyTorch brings it, or as the variable names it; None where there is none."""
+    """NCCL's library as PyTorch brings it, or as the variable names it; None if there is none."""
     if named := os.environ.get(NCCL_VARIABLE):
         return named
     with contextlib.suppress(ImportError, ValueError):

@@ -23,7 +23,7 @@ class GenerationGraphs:
     def write(self, deployed: nn.Module, configuration: Configuration, request: Request) -> bool:
         """Write the graphs that a request `export_generation` names; whether the weights were put into earlier ones.
 
-        deployed: in the formats of its engines, on the CPU. Raises RequestError("invalid") where it generates nothing.
+        deployed: in the formats of its engines, on the CPU. Raises RequestError("invalid") if it generates nothing.
         """
         model = configuration["model"]
         if not isinstance(deployed, GenerativeModel):

@@ -75,7 +75,7 @@ def write_parts(made: MadeModel, deployed: nn.Module, path: Path, opset: int) ->
 
 
 def prepared_transplant(made: MadeModel, deployed: nn.Module, path: Path, opset: int) -> Transplant | None:
-    """A graph of the module for any weights, and writes to `path`; None where there is none, or weights are so many
+    """A graph of the module for any weights, and writes to `path`; None if there is none, or weights are so many
     that what is gained does not count."""
     weights_bytes = sum(parameter.nbytes for parameter in deployed.parameters())
     if has_folded_tables(made.configuration.model) or weights_bytes > ONE_FILE_BYTES:

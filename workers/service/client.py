@@ -93,7 +93,7 @@ class RefusedError(ServiceError):
 
     @property
     def lease_is_lost(self) -> bool:
-        """True where a call about an attempt says that the attempt does not hold its trial any more."""
+        """True if a call about an attempt says that the attempt does not hold its trial any more."""
         return self.status in (404, 409, 410)
 
 
@@ -324,7 +324,7 @@ def _failures() -> Generator[None]:
 
 
 def _decoded(response: httpx2.Response) -> Any:
-    """The JSON of an answer. Raises ForeignAnswerError where it holds no object."""
+    """The JSON of an answer. Raises ForeignAnswerError if it holds no object."""
     found = _json_object(response)
     if found is None:
         raise ForeignAnswerError(f"{response.headers.get('Content-Type', 'an unnamed type')} in place of JSON")

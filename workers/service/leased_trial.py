@@ -39,7 +39,7 @@ class LeasedDataset:
 
     @property
     def bytes_per_token(self) -> float | None:
-        """Of a text, on average over its validation split; None where its bytes were not counted."""
+        """Of a text, on average over its validation split; None if its bytes were not counted."""
         if self.facts.get("tokenizer") == "byte":
             return 1.0
         split = self.splits.get("validation")

@@ -70,7 +70,7 @@ def arriving(path: Path, *, keep: bool) -> Generator[PartialFile]:
 
 
 def _locked(path: Path) -> IO[bytes] | None:
-    """The file, for this process alone; None where another one has it."""
+    """The file, for this process alone; None if another one has it."""
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ from workers.engine.protocol import RequestError
 def begin_with(module: nn.Module, weights: Path) -> tuple[int, dict[str, str]]:
     """Give a module, in place, the tensors of a checkpoint that have its names and shapes.
 
-    How many it took, and why it did not take the others. Raises RequestError where it took none.
+    How many it took, and why it did not take the others. Raises RequestError if it took none.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = initial_weights(TensorFile(weights), shapes)

@@ -222,7 +222,7 @@ def step_for(
 
 
 def half_precision(device: torch.device) -> torch.dtype | None:
-    """The type in which products are computed; None where everything stays float32."""
+    """The type in which products are computed; None if everything stays float32."""
     if device.type != "cuda":
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

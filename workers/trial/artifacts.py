@@ -77,7 +77,7 @@ class ArtifactStore:
         return self._retry(lambda: self._service.download_test(*self._attempt, path, check=self._interruption.check))
 
     def training_state(self, digest: str, path: Path) -> bool:
-        """Download the state in which the training was stopped to `path`; False where it is not there any more, which
+        """Download the state in which the training was stopped to `path`; False if it is not there any more, which
         is logged. Raises the interruption's cause."""
 
         def download() -> str:
@@ -90,7 +90,7 @@ class ArtifactStore:
             return False
 
     def upload(self, name: str, path: Path) -> bool:
-        """Upload one file; False where it could not be, which is logged. Raises the interruption's cause."""
+        """Upload one file; False if it could not be, which is logged. Raises the interruption's cause."""
         with path.open("rb") as file:
             digest = base64.b64encode(hashlib.file_digest(file, "sha256").digest()).decode()
         try:

@@ -18,7 +18,7 @@ from workers.trial.record import metrics_in
 
 @dataclass(frozen=True, slots=True)
 class ExportedGraphs:
-    """The graph of the model, or the shards of one that devices share, and the graph of its loss where there is one."""
+    """The graph of the model, or the shards of one that devices share, and the graph of its loss if there is one."""
 
     name: str
     model: Path
@@ -40,7 +40,7 @@ class BuiltEngine:
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngines:
-    """The engine of the model, and of its loss where there is one."""
+    """The engine of the model, and of its loss if there is one."""
 
     name: str
     onnx: Path

@@ -19,7 +19,7 @@ CALIBRATION_EXAMPLES = 128
 
 
 def check_model(context: TrialContext) -> None:
-    """Raises TrialEndedError where the model breaks a rule, or its target lacks something for it."""
+    """Raises TrialEndedError if the model breaks a rule, or its target lacks something for it."""
     if broken := models.broken_rules(context.model):
         raise TrialEndedError("failed", f"the model breaks a rule: {broken[0].message}")
     if lack := unsupported(context.model, context.capabilities):

@@ -94,7 +94,7 @@ class TrialContext:
     """Where the files of a trial on the front go; None keeps none."""
     record: TrialRecord = field(default_factory=TrialRecord)
     shape: str | None = None
-    """The shape that the steps are done at, of several; None where the sweep names none, or at all of them."""
+    """The shape that the steps are done at, of several; None if the sweep names none, or at all of them."""
     is_scored: bool = True
     """Whether the engine at this shape is the one that scores the validation split: of several the first's is."""
 

@@ -75,8 +75,8 @@ def computes_the_same(context: TrialContext, engine: LoadedEngine) -> bool:
     """Hold the engine's logits against PyTorch's on a batch of validation inputs; a quantized engine's against its
     quantized graph's, so that what is off is the engine and not the rounding that was asked for.
 
-    An engine that computes the same is kept for later trials. False where weights were put into an earlier graph which
-    is another function with them. Raises TrialEndedError where the engine is not the model.
+    An engine that computes the same is kept for later trials. False if weights were put into an earlier graph which
+    is another function with them. Raises TrialEndedError if the engine is not the model.
     """
     found = _compare(context, engine)
     coarsest = parity.coarsest(context.dtypes)

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def missing_runtime(described: dict[str, Any]) -> str | None:
-    """What this Python lacks to run the engine, and how to get it; None where it lacks nothing."""
+    """What this Python lacks to run the engine, and how to get it; None if it lacks nothing."""
     runtime, version = described["runtime"], described["environment"].get("runtime_version")
     if runtime != "onnxruntime":
         advice = "put Layersweep's checkout on PYTHONPATH and run it with the worker's Python, .venv/bin/python"

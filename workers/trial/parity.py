@@ -52,7 +52,7 @@ class Parity:
 
 
 def compare(engine_BTV: NDArray[Any], reference_BTV: NDArray[Any]) -> Parity:
-    """Compare logits. Raises ValueError where their shapes differ."""
+    """Compare logits. Raises ValueError if their shapes differ."""
     if engine_BTV.shape != reference_BTV.shape:
         raise ValueError(f"the engine's logits are {engine_BTV.shape}, the reference's {reference_BTV.shape}")
     off_squared, norm_squared, worst = 0.0, 0.0, 0.0

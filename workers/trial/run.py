@@ -59,7 +59,7 @@ def run_trial(context: TrialContext) -> Finish:
     A child that crashes once is started again, and the attempt with it. What is out of memory beside other attempts is
     tried again alone.
 
-    Raises InterruptionError (LeaseLostError, TrialCancelledError, DrainedError), ChildDiedError where a child was
+    Raises InterruptionError (LeaseLostError, TrialCancelledError, DrainedError), ChildDiedError if a child was
     killed from outside, UnreachableError.
     """
     crashes = 0
@@ -216,7 +216,7 @@ def _measured_generation(shape: _ShapeEngines, options: Mapping[str, float]) -> 
 
 
 def _load_unmeasured(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
-    """Load, and see that it is the model. Raises TrialEndedError where it is not."""
+    """Load, and see that it is the model. Raises TrialEndedError if it is not."""
     engine = load(context, built)
     return engine if computes_the_same(context, engine) else _load_unmeasured(context, exported_again(context, built))
 

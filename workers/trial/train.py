@@ -57,7 +57,7 @@ def train(context: TrialContext, data: TrialData) -> Trained:
 
 
 def _earlier_training(context: TrialContext) -> Path | None:
-    """The state in which a pruner had stopped the training, as a file; None where it begins at its beginning."""
+    """The state in which a pruner had stopped the training, as a file; None if it begins at its beginning."""
     digest, path = context.training_state, context.files.earlier_training
     if digest is None or context.artifacts is None or not context.artifacts.training_state(digest, path):
         return None
@@ -73,7 +73,7 @@ def _keep_state(context: TrialContext) -> None:
 
 
 def judge_training(context: TrialContext, trained: Trained) -> None:
-    """Raise TrialEndedError where the training diverged or is no longer finite."""
+    """Raise TrialEndedError if the training diverged or is no longer finite."""
     if trained.reason:
         context.lease.log(f"step {trained.steps}: {trained.reason}")
     if trained.stopped == "diverged":

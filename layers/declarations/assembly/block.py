@@ -1,4 +1,4 @@
-"""A block: attention, attention to an encoder where there is one, and feed-forward, each with its norm."""
+"""A block: attention, attention to an encoder if there is one, and feed-forward, each with its norm."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ class PoolerConfig:
 
     @classmethod
     def of(cls, model: Mapping[str, Scalar]) -> PoolerConfig | None:
-        """None where a model pools without one. The norm is as that of the last layer."""
+        """None if a model pools without one. The norm is as that of the last layer."""
         if model["pooling"] not in POOLERS:
             return None
         width = int(model["hidden_size"])

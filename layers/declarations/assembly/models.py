@@ -201,5 +201,5 @@ _CONFIGS: dict[str, type[ModelConfig]] = {
 
 
 def config_of(model: Mapping[str, Scalar]) -> ModelConfig:
-    """What a completed model consists of. Raises KeyError where its rules are broken so far that a size is unknown."""
+    """What a completed model consists of. Raises KeyError if its rules are broken so far that a size is unknown."""
     return _CONFIGS[str(model["kind"])].of(model)

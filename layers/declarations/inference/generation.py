@@ -144,12 +144,12 @@ def _aligned(keys: int) -> int:
 
 
 def kv_cache_bytes(model: Mapping[str, Scalar], inference: Mapping[str, Scalar]) -> int | None:
-    """Of a completed model and section; None where nothing is generated."""
+    """Of a completed model and section; None if nothing is generated."""
     return GenerationConfig.of(model, inference).kv_cache_bytes if is_generated(inference) else None
 
 
 def check_generation(model: Mapping[str, Scalar], inference: Mapping[str, Scalar]) -> None:
-    """Raise ParameterError where a completed model cannot be asked token by token."""
+    """Raise ParameterError if a completed model cannot be asked token by token."""
     if (method := quantization.of_model(model)) != quantization.NONE:
         raise ParameterError(
             "quantization",

@@ -68,7 +68,7 @@ def default_lengths(values: Mapping[str, Scalar], task: str, fixed: Mapping[str,
 
 
 def follow(inference: dict[str, Scalar], task: str) -> None:
-    """Complete a section in place. Raises ParameterError where it generates what cannot be, or less than it says."""
+    """Complete a section in place. Raises ParameterError if it generates what cannot be, or less than it says."""
     if not is_generated(inference):
         # As if it were not said: the same trial has one name.
         inference.pop("mode", None)

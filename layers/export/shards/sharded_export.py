@@ -83,7 +83,7 @@ def write_shards(
 ) -> None:
     """Write the shards of a whole module of a completed model with tp_size above 1, cast as it is deployed.
 
-    `path` gets a JSON object of the form `Shards`. Raises ValueError where the ranks cannot share the module.
+    `path` gets a JSON object of the form `Shards`. Raises ValueError if the ranks cannot share the module.
     """
     folder = path.with_name(f"{path.name}.segments")
     shutil.rmtree(folder, ignore_errors=True)

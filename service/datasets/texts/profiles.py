@@ -85,7 +85,7 @@ def baselines_nats(training: Tokens, validation: Tokens, vocabulary_size: int) -
 
 @dataclass(frozen=True, slots=True)
 class _Contexts:
-    """The contexts of one length: `ids[i]` names the one before `tokens[i]`, -1 where training has never seen it."""
+    """The contexts of one length: `ids[i]` names the one before `tokens[i]`, -1 if training has never seen it."""
 
     tokens: Tokens
     ids: NDArray[Any]

@@ -24,7 +24,7 @@ from service.errors import UnprocessableError
 
 MINIMUM_TRAINING_TOKENS = 256
 MINIMUM_TOKENS = 64
-"""Of the validation split, and of the test split where there is one."""
+"""Of the validation split, and of the test split if there is one."""
 
 LOSSY_NOTE = (
     "the tokenizer does not give the text back: what it drops or changes costs a model nothing, so there is no "

@@ -35,7 +35,7 @@ def one_text(files: Sequence[Path], column: str | None, scratch: Path, limit_byt
 
     A file or a document that does not end a line is given the end of one before the next; marks by which editors say
     that a file is UTF-8 are left out. With `column`, each file is JSON Lines or Parquet, and a row's text in it is a
-    document. Raises UnprocessableError with the line or row and the remedy, PayloadTooLargeError where the text is
+    document. Raises UnprocessableError with the line or row and the remedy, PayloadTooLargeError if the text is
     larger than the limit.
     """
     if column is None and len(files) == 1:

@@ -41,7 +41,7 @@ _TRAINED = re.compile(r"bpe:([0-9]{1,7})")
 
 
 def parse(text: str) -> TextTokenizer | None:
-    """The tokenizer that is named so; None where there is none."""
+    """The tokenizer that is named so; None if there is none."""
     if text == "byte" or text == "char":
         return text
     found = _TRAINED.fullmatch(text)

@@ -73,7 +73,7 @@ def refuse_utf16(path: Path) -> None:
 
 
 def characters(path: Path) -> Iterator[NDArray[np.uint32]]:
-    """The file's code points, some at a time. Raises UnprocessableError where it is not UTF-8, with the byte."""
+    """The file's code points, some at a time. Raises UnprocessableError if it is not UTF-8, with the byte."""
     offset, left = begin(path), b""
     with path.open("rb") as file:
         file.seek(offset)
@@ -96,7 +96,7 @@ def characters(path: Path) -> Iterator[NDArray[np.uint32]]:
 
 
 def count_characters(path: Path) -> int:
-    """How many characters the file has. Raises UnprocessableError where it is not UTF-8, or holds NUL characters."""
+    """How many characters the file has. Raises UnprocessableError if it is not UTF-8, or holds NUL characters."""
     count = 0
     for chunk in characters(path):
         count += len(chunk)
@@ -105,7 +105,7 @@ def count_characters(path: Path) -> int:
 
 
 def refuse_nul(found: bool) -> None:
-    """Raise UnprocessableError where a text has NUL characters."""
+    """Raise UnprocessableError if a text has NUL characters."""
     if found:
         raise UnprocessableError("the text holds NUL characters: register it with tokenizer=byte")
 

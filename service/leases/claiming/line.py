@@ -67,7 +67,7 @@ class ClaimLines:
         """Worker -> when (monotonic clock) it finished a trial and was given no other."""
 
     async def wait(self, worker_id: str, at_most: int, seconds: float, claimed_at: int) -> bool:
-        """Wait for the worker's turn and `at_most` trials; False where there was none within so many seconds.
+        """Wait for the worker's turn and `at_most` trials; False if there was none within so many seconds.
 
         `claimed_at`: the version of the queue before the worker last claimed, or NEVER. Who is released and does not
         take what there is says so (`pass_on`).

@@ -42,7 +42,7 @@ class Baseline:
 
 
 def baseline_of(session: Session, sweep: Sweep) -> Baseline | None:
-    """The best baseline of the sweep's dataset; None where it has none."""
+    """The best baseline of the sweep's dataset; None if it has none."""
     if sweep.dataset_id is None:
         return None
     profile = session.scalar(sa.select(Dataset.profile).where(Dataset.id == sweep.dataset_id))
@@ -58,7 +58,7 @@ def compare(
     goals: dict[str, Goal],
     passed_over: Trial | None,
 ) -> BaselineComparison | None:
-    """How the recommended trial does against the baseline; None where it has no validation loss.
+    """How the recommended trial does against the baseline; None if it has no validation loss.
 
     `passed_over`: the trial that the rule alone would choose, where it loses to the baseline.
     """

@@ -35,7 +35,7 @@ class LossSlope:
         return self.nats_per_doubling + 2 * self.standard_error < 0
 
     def times_to(self, nats: float) -> float | None:
-        """By how much the steps have to be multiplied until the loss has fallen by `nats`, at this rate; None where it
+        """By how much the steps have to be multiplied until the loss has fallen by `nats`, at this rate; None if it
         does not fall, or where that is too far to be said."""
         return _times(nats, self.nats_per_doubling) if self.falls else None
 

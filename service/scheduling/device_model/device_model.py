@@ -41,12 +41,12 @@ class DeviceModel:
         return quantity is not None and quantity.encoder.knows(described)
 
     def predict(self, metric: str, described: Sequence[Described]) -> Prediction | None:
-        """Of configurations that it `knows`; None where too little was measured."""
+        """Of configurations that it `knows`; None if too little was measured."""
         quantity = self._of(metric)
         return None if quantity is None else quantity.model.predict(quantity.encoder.encode(described))
 
     def least(self, metric: str, described: Sequence[Described], level: float = CERTAIN) -> NDArray[np.float64] | None:
-        """Values that are reached with a probability of at least `level`; None where too little was measured."""
+        """Values that are reached with a probability of at least `level`; None if too little was measured."""
         quantity, prediction = self._of(metric), self.predict(metric, described)
         if quantity is None or prediction is None:
             return None
@@ -71,7 +71,7 @@ class DeviceModel:
         return prediction.below(reach), prediction.above(reach)
 
     def errors(self, metric: str) -> ModelErrors | None:
-        """How well it predicts what was measured; None where too little was."""
+        """How well it predicts what was measured; None if too little was."""
         quantity = self._of(metric)
         return None if quantity is None else quantity.model.errors(CERTAIN)
 

@@ -38,7 +38,7 @@ class EarlyFigures:
 
     @classmethod
     def of(cls, facts: SweepFacts) -> EarlyFigures | None:
-        """None where nothing is asked, where the document fixes the order, or a model cannot say all of it."""
+        """None if nothing is asked, the document fixes the order, or a model cannot say all of it."""
         document = facts.document
         constraints = [each for each in document.constraints if each.stage == "hardware"]
         objectives = tuple(facts.objectives)
@@ -57,7 +57,7 @@ class EarlyFigures:
     def predict(
         self, model: DeviceModel, described: Described, values: Mapping[str, Scalar]
     ) -> PredictedHardware | None:
-        """What is predicted of a configuration; None where a build has to say it.
+        """What is predicted of a configuration; None if a build has to say it.
 
         `values`: its parameters and static metrics by the names that constraints use. All limits together are kept with
         a probability of `CERTAIN`.

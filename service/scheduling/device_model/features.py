@@ -123,7 +123,7 @@ class Encoder:
 
 
 def _alike(column: Floats, others: Sequence[Floats]) -> tuple[int, bool] | None:
-    """The place of another column that says the same, or (True) the opposite; None where there is none."""
+    """The place of another column that says the same, or (True) the opposite; None if there is none."""
     for place, other in enumerate(others):
         for is_opposite in (False, True):
             if np.abs((1 - column if is_opposite else column) - other).max() <= _SAME:

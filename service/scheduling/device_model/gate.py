@@ -70,7 +70,7 @@ class HardwareGate:
             self._refit()
 
     def judge(self, point: Point) -> Rejection | None:
-        """Why the point is left out; None where it may be built."""
+        """Why the point is left out; None if it may be built."""
         if not self._judged or not self._fitted or _is_checked(point):
             return None
         static = point.static_metrics()
@@ -91,7 +91,7 @@ class HardwareGate:
         return None
 
     def predict(self, point: Point) -> PredictedHardware | None:
-        """What stands in for a build of the point before its training; None where it is to be built."""
+        """What stands in for a build of the point before its training; None if it is to be built."""
         if self._early is None or not self._fitted or _is_checked(point):
             return None
         static = point.static_metrics()

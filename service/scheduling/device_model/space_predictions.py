@@ -45,7 +45,7 @@ class MeasuredTarget:
 
 
 def read_measured(session: Session, document: SweepDocument, *, project: str) -> MeasuredTarget | None:
-    """What predictions for the sweep rest on; None where nothing of its task was measured."""
+    """What predictions for the sweep rest on; None if nothing of its task was measured."""
     key = newest_target(session, project=project, task=document.task, runtime=document.target_runtime)
     if key is None:
         return None
@@ -107,7 +107,7 @@ def _kept(
     points: Sequence[tuple[Described, Mapping[str, Scalar]]],
     medians: Sequence[float],
 ) -> float | None:
-    """The share of the points that keep a constraint; None where it names another metric of the hardware, too."""
+    """The share of the points that keep a constraint; None if it names another metric of the hardware, too."""
     violations = [
         constraint.violation({**values, metric: median}) for (_, values), median in zip(points, medians, strict=True)
     ]

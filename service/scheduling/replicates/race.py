@@ -51,7 +51,7 @@ class Race:
         self._most = most
 
     def next(self, contenders: Mapping[str, Contender]) -> str | None:
-        """The trial that is to be trained again; None where the order is known, or nothing may be trained more often.
+        """The trial that is to be trained again; None if the order is known, or nothing may be trained more often.
 
         First each trial of the front that was trained once, then of the two rivals whose order is least clear the one
         that was trained less often.
@@ -97,7 +97,7 @@ class Race:
 
 
 def pooled_deviation(contenders: Sequence[Contender]) -> float | None:
-    """t times the deviation of one training over seeds, pooled; None where nothing was trained twice."""
+    """t times the deviation of one training over seeds, pooled; None if nothing was trained twice."""
     degrees = sum(each.trainings - 1 for each in contenders)
     if degrees < 1:
         return None

@@ -97,7 +97,7 @@ class Replicates:
             self._enter(trial_id)
 
     def next(self) -> str | None:
-        """The trial that is to be trained again; None where that would decide nothing."""
+        """The trial that is to be trained again; None if that would decide nothing."""
         return None if self._race is None else self._race.next(self._contenders)
 
     def ask(self, trial_id: str) -> tuple[str, NewReplicate]:

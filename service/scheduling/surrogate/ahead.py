@@ -37,7 +37,7 @@ def leave(study: Study, trial: FrozenTrial, points: Points) -> None:
 
 
 def take(space: CodedSpace, trials: Sequence[FrozenTrial]) -> dict[str, Value] | None:
-    """The values that were kept for the trial after these; None where there are none, or they were tried meanwhile."""
+    """The values that were kept for the trial after these; None if there are none, or they were tried meanwhile."""
     for back, trial in enumerate(reversed(trials[-_MOST:])):
         rows = trial.system_attrs.get(_ATTRIBUTE)
         if rows is None:

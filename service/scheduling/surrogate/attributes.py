@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DEVIATIONS = "surrogate:deviations"
-"""Of each objective the standard deviation of its value; None where it is unknown, as of most single measurements.
+"""Of each objective the standard deviation of its value; None if it is unknown, as of most single measurements.
 
 A model then takes that for the noise of the value, and of others what it fits.
 """

@@ -248,7 +248,7 @@ def _solved(root: Floats, right: Floats) -> Floats:
 
 
 def _blocks(count: int) -> list[slice]:
-    """So many rows, a cache full after the other; one block where there are none."""
+    """So many rows, a cache full after the other; one block if there are none."""
     return [slice(start, start + _BLOCK) for start in range(0, max(count, 1), _BLOCK)]
 
 
@@ -271,7 +271,7 @@ def _products(left: Floats, right: Floats) -> Floats:
 
 
 def _likeness(left: Floats, right: Floats) -> Floats:
-    """1 where all layers are the same, less where they differ."""
+    """1 if all layers are the same, less if they differ."""
     if not left.shape[1]:
         return np.zeros((len(left), len(right)))
     return np.exp(-2.0 * squared_distances(left, right) / left.shape[1])

@@ -18,7 +18,7 @@ from service.scheduling.surrogate.features import Features, features
 from service.scheduling.surrogate.space import CodedSpace, Points
 
 _STOPPED = "stopped"
-"""The constraint that a trial is not stopped early for no other reason: 1 where it was, -1 where it came to its end."""
+"""The constraint that a trial is not stopped early for no other reason: 1 if it was, -1 if it came to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class History:
     """The asks of a study, one a row in the order of their numbers.
 
     `costs` (smaller is better) and `violations` (<= 0: kept) are NaN where nothing is known. So are the `deviations` of
-    costs, which are None where none is.
+    costs, which are None if none is.
     """
 
     numbers: NDArray[np.intp]

@@ -41,7 +41,7 @@ class FeasibilityProcesses:
         self._idle: dict[Process, asyncio.TimerHandle] = {}
 
     async def measure(self, space: Space) -> FeasibilityReport:
-        """Measure the feasibility of a space. Raises UnavailableError where too many wait, or no process comes to an
+        """Measure the feasibility of a space. Raises UnavailableError if too many wait, or no process comes to an
         end with it."""
         if self._waiting >= MOST_WAITING:
             raise _busy(f"{self._waiting} documents wait to be validated", self._waiting / self._most)

@@ -103,7 +103,7 @@ class TrialPage:
     parameters: list[VariedParameter]
     artifacts: list[Artifact]
     transformers_architecture: str | None
-    """Under which its model can leave; None where it cannot, or left no weights."""
+    """Under which its model can leave; None if it cannot, or left no weights."""
     facts: Mapping[str, Mapping[str, Fact]]
     is_live: bool
     can_promote: bool
@@ -194,7 +194,7 @@ def _phases(attempt: lease_schemas.Attempt | None) -> list[tuple[charts.Segment,
 
 
 def _latency_samples(measurements: Mapping[str, JsonObject], shape: str | None) -> list[float]:
-    """The raw samples behind the reported latencies: of the final engine, or of the first where there is no other."""
+    """The raw samples behind the reported latencies: of the final engine, or of the first if there is no other."""
     at = "" if shape is None else f"{AT}{shape}"
     for name in ("latency_samples_ms", "latency_first"):
         samples = measurements.get(f"{name}{at}", {}).get("samples_ms")

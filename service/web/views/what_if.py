@@ -84,7 +84,7 @@ def what_if(
     choice: Choice | None,
     refused: UnprocessableError | None,
 ) -> WhatIf | None:
-    """The sliders as they stand; None where there is nothing to choose from."""
+    """The sliders as they stand; None if there is nothing to choose from."""
     if len(front) < 2:
         return None
     goals = goals_of(sweep)
@@ -120,7 +120,7 @@ def _limited(sweep: Sweep) -> list[str]:
 
 
 def _range(front: Sequence[Candidate], metric: str, goals: Mapping[str, Goal]) -> tuple[float, float] | None:
-    """The front's best value of a metric, and how far its worst one is from it; None where they are the same, or
+    """The front's best value of a metric, and how far its worst one is from it; None if they are the same, or
     too far apart for a number."""
     values = [value for each in front if math.isfinite(value := each.value(metric))]
     if len(values) < 2 or min(values) == max(values):

@@ -34,7 +34,7 @@ class ScratchArena:
 
     @classmethod
     def shared(cls) -> ScratchArena:
-        """Register it, the first time. Raises RequestError("unsupported") where the need of a known graph comes out
+        """Register it, the first time. Raises RequestError("unsupported") if the need of a known graph comes out
         wrong: another version may log other words."""
         if cls._shared is None:
             memory = onnxruntime.OrtMemoryInfo(

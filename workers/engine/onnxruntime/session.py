@@ -143,7 +143,7 @@ def listening(log: Log, severity: int = WARNING) -> Generator[None]:
 
 
 def listen(log: Log, severity: int = WARNING) -> None:
-    """Send what ONNX Runtime logs to `log`. Raises ImportError where this version cannot."""
+    """Send what ONNX Runtime logs to `log`. Raises ImportError if this version cannot."""
     if not hasattr(onnxruntime, "set_default_logger_callback"):
         raise ImportError(f"onnxruntime {onnxruntime.__version__} is too old; install 1.32 or later")
     onnxruntime.set_default_logger_callback(

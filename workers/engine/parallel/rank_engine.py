@@ -37,7 +37,7 @@ class RankEngine(Engine):
 
 
 def rank_engine(runtime: str) -> RankEngine:
-    """A rank's engine of a runtime. Raises RequestError("unsupported") where it has none, or is not installed."""
+    """A rank's engine of a runtime. Raises RequestError("unsupported") if it has none, or is not installed."""
     if runtime not in RANK_ENGINES:
         raise RequestError("unsupported", f"{runtime} runs no engine that devices share: {', '.join(RANK_ENGINES)} do")
     module, name = RANK_ENGINES[runtime]

@@ -54,7 +54,7 @@ class Shards:
 
     @classmethod
     def read(cls, path: Path) -> Shards:
-        """Raises RequestError("invalid") where the file is none."""
+        """Raises RequestError("invalid") if the file is none."""
         try:
             written = json.loads(path.read_text())
             return cls(

@@ -66,7 +66,7 @@ def alone(device: Path, on_wait: Callable[[], None]) -> Generator[float]:
     """Have the device alone; yields for how many seconds others had it meanwhile.
 
     `device`: its files' path without their endings. `on_wait`: called, from another thread, when the wait begins and
-    every few seconds until it is over. Raises OSError where the files cannot be opened.
+    every few seconds until it is over. Raises OSError if the files cannot be opened.
     """
     with Turn(device, on_wait, alone=True) as turn:
         yield turn.take()
@@ -76,7 +76,7 @@ class Turn:
     """A place on a device that is taken, and given up between two pieces of work while others wait.
 
     A context, whose end gives the device up. In a process one at a time may wait: the locks of the queue are its own.
-    Raises OSError where the files cannot be opened.
+    Raises OSError if the files cannot be opened.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Turn:
         self._files.close()
 
     def take(self) -> float:
-        """Have the device, after whoever came before; the seconds that this took, 0 where nobody had it."""
+        """Have the device, after whoever came before; the seconds that this took, 0 if nobody had it."""
         if self._has_device:
             return 0.0
         place = time.monotonic_ns() + int(PRECEDENCE_SECONDS * 1e9 if self._is_last else 0)
@@ -216,7 +216,7 @@ def open_for_all(path: str, flags: int) -> int:
 
 
 def _done(lock: Callable[[], None]) -> bool:
-    """Take a lock; False where it was not to wait and another holds it."""
+    """Take a lock; False if it was not to wait and another holds it."""
     try:
         lock()
     except (BlockingIOError, PermissionError):

@@ -50,7 +50,7 @@ class PausableTurn:
     """
 
     def __init__(self, guards: Guards, request: Request, progress: Progress) -> None:
-        """Raises RequestError("invalid") where `turns` is no path."""
+        """Raises RequestError("invalid") if `turns` is no path."""
         self._waited_seconds = 0.0
         self._stops: list[tuple[float, float]] = []
         """Since when and until when, of the monotonic clock. Known at its end."""
@@ -177,7 +177,7 @@ class _Builder:
         self._stopped_at: float | None = None
 
     def stop(self) -> None:
-        """Stop it; returns when none of its threads runs any more. Raises TimeoutError where one does for long."""
+        """Stop it; returns when none of its threads runs any more. Raises TimeoutError if one does for long."""
         self._stopped_at = time.monotonic()
         os.kill(self._process, signal.SIGSTOP)
         while not self._is_stopped():

@@ -109,7 +109,7 @@ class TurnInHand:
 
 
 def device_of(request: Request) -> Path | None:
-    """What the request's turns are taken by; None where it waits for nobody. Raises RequestError("invalid")."""
+    """What the request's turns are taken by; None if it waits for nobody. Raises RequestError("invalid")."""
     turns = request.get("turns")
     if turns is not None and (not isinstance(turns, str) or "\0" in turns):
         raise invalid(f"turns is the path of a device's files, not {turns!r}")
@@ -125,7 +125,7 @@ def waiting_for(device: Path, worker: int) -> JsonObject:
 def holder_elsewhere(device: Path, worker: int) -> int | None:
     """The process whose child has the device, where that is another than `worker`, as far as the kernel shows it.
 
-    None where nobody else has it, in another container, and on systems without /proc.
+    None if nobody else has it, in another container, and on systems without /proc.
     """
     try:
         held = Path(f"{device}{DEVICE}").stat().st_ino

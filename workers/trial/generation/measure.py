@@ -44,7 +44,7 @@ def measure_generation(
     """Measure the engines one after another, when it is their turn on the device, and hold their answers against
     PyTorch's.
 
-    Raises TrialEndedError where they compute another function. The process of an engine that is loaded ends.
+    Raises TrialEndedError if they compute another function. The process of an engine that is loaded ends.
     """
     write_inputs(context, engines.config)
     found = [_measured(context, engines, options)]

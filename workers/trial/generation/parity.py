@@ -43,8 +43,8 @@ def computes_the_same(
     """Let a process that has no engine loaded read a text step by step, and hold the logits of each step against those
     of PyTorch, which reads it at once. `text_seconds`: what its prompt and steps take by themselves.
 
-    Engines that compute the same are kept for later trials. False where weights were put into earlier graphs which are
-    another function with them. Raises TrialEndedError where the engines are not the model.
+    Engines that compute the same are kept for later trials. False if weights were put into earlier graphs which are
+    another function with them. Raises TrialEndedError if the engines are not the model.
     """
     found = _compared(context, process, engines, context.limits.run_seconds + TEXT_FACTOR * text_seconds)
     coarsest = parity.coarsest(context.dtypes)

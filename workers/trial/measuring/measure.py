@@ -65,7 +65,7 @@ def measure(context: TrialContext, built: BuiltEngines, options: Mapping[str, fl
     further processes, too. The one before ends.
 
     The figures are the means over the processes; the raw samples are those of all. None is kept before the engine was
-    seen to be the model: TrialEndedError where it is not.
+    seen to be the model: TrialEndedError if it is not.
     """
     engine, answer = _loaded_and_measured(context, built, options)
     if not computes_the_same(context, engine):
