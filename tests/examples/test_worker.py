@@ -89,6 +89,8 @@ def test_the_example_measures_a_sweep(http: httpx2.Client, live_service: str) ->
     with running(live_service) as worker:
         wait_for(http, sweep, state="completed")
         worker.send_signal(signal.SIGTERM)
+        # Told to stop, it awaits the end of its claim: here what it is given, and gives back.
+        submit(http, shapes(budget={"trials": 1}, search={"sampler": "grid", "seed": 0, "reuse": False}))
         assert worker.wait(60) == 0
     rows = http.get(f"/v1/sweeps/{sweep}/leaderboard").json()["items"]
     linear = {
