@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Collection, Iterable, Iterator
+from itertools import count
 from typing import Final, Literal
 
-from layers.problems import Problems, shown
+from layers.problems import Problem, Problems, shown
 
 MAX_REPLICATES = 20
 """Further trainings of one trial."""
 
 LEFT_OPEN: Final = "auto"
 """The sweep decides by its task, its objectives and its budget."""
+
+SHARE = 0.15
+"""Of `budget.trials`: what further trainings may take."""
 
 POINTER = "/search/replicates"
 
@@ -44,6 +49,31 @@ def check_replicates(
     lack = replicates_lack(task, objectives, open_parameters)
     if lack is not None:
         problems.add(POINTER, lack, "leave replicates out, or write 0")
+
+
+def most_of(trials: int) -> int:
+    """Further trainings that a budget of so many trials has room for."""
+    return math.floor(SHARE * trials)
+
+
+def replicate_notes(replicates: Replicates, trials: int, points: int | None) -> Iterator[Problem]:
+    """What a number of replicates means in a budget of so many trials, where that is not what its author expects.
+
+    `points` of the space keep the rules; None where they are not known, or too many.
+    """
+    if replicates in (0, LEFT_OPEN):
+        return
+    most = most_of(trials)
+    if most == 0:
+        detail = f"nothing is trained again: {SHARE:.0%} of a budget of {trials} trials is less than one training"
+        yield Problem(POINTER, detail, f"give budget.trials at least {math.ceil(1 / SHARE)}, or leave replicates out")
+    elif points is not None and trials - most < points <= trials:
+        detail = (
+            f"further trainings may take {most} of the {trials} trials: as few as {trials - most} of the {points} "
+            "points of the space are tried then"
+        )
+        enough = next(budget for budget in count(points) if budget - most_of(budget) >= points)
+        yield Problem(POINTER, detail, f"give budget.trials {enough}, which has room for both, or leave replicates out")
 
 
 def replicates_lack(task: str, objectives: Iterable[str], open_parameters: Collection[str]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, cast
 
 import typer
@@ -43,6 +43,7 @@ from layersweep.records.sweep_requests import SweepFilters
 from layersweep.records.sweeps import (
     ENDED_SWEEP_STATES,
     SWEEP_STATES,
+    ProblemNote,
     SweepDetailRecord,
     SweepOrder,
     SweepPreview,
@@ -79,6 +80,7 @@ def submit(
             out.print(Text(f"Accepted as {sweep.id} ({sweep.name})."))
             print_space(out, sweep.record["space"])
             out.print(Text(f"Sampler: {sweep.record['sampler']} ({sweep.record['sampler_reason']})"))
+            _print_notes(sweep.record.get("notes", []))
             if not wait:
                 hint(f"Watch it: {ready(server, 'sweep', 'watch', sweep.id)}")
         if wait:
@@ -105,9 +107,7 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
         out.print(Text(prediction_in_words(prediction)))
     out.print(Text(cost_in_words(preview["estimate"], preview["document"]["budget"])))
     out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
-    for note in preview["notes"]:
-        said = ": ".join(filter(None, (note["pointer"] or "the document", note["detail"], note["remedy"])))
-        out.print(Text(f"Note on {said}", style="yellow"))
+    _print_notes(preview["notes"])
 
 
 app.command()(check)
@@ -314,6 +314,12 @@ def _print_sweep(record: SweepDetailRecord) -> None:
     }
     _print_facts(facts)
     print_space(out, record["space"])
+
+
+def _print_notes(notes: Iterable[ProblemNote]) -> None:
+    for note in notes:
+        said = ": ".join(filter(None, (note["pointer"] or "the document", note["detail"], note["remedy"])))
+        out.print(Text(f"Note on {said}", style="yellow"))
 
 
 def _act(server: str, name: str, as_json: bool, action: Callable[[Sweep], Sweep]) -> None:

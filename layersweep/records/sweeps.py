@@ -166,21 +166,23 @@ class SweepWait(TypedDict):
     reason: str
 
 
-class SweepDetailRecord(SweepRecord):
-    document: SweepDocument
-    transfer: NotRequired[TransferRecord]
-    pruning: NotRequired[PruningRecord]
-    spared_builds: NotRequired[SparedBuilds]
-    waiting: NotRequired[SweepWait | None]
-    noise: NotRequired[SweepNoise]
-
-
 class ProblemNote(TypedDict):
     """A remark on a place of a document, and what would be better."""
 
     pointer: str
     detail: str
     remedy: str
+
+
+class SweepDetailRecord(SweepRecord):
+    document: SweepDocument
+    transfer: NotRequired[TransferRecord]
+    notes: NotRequired[list[ProblemNote]]
+    """Of the answer to the request that made it."""
+    pruning: NotRequired[PruningRecord]
+    spared_builds: NotRequired[SparedBuilds]
+    waiting: NotRequired[SweepWait | None]
+    noise: NotRequired[SweepNoise]
 
 
 class CostEstimate(TypedDict):

@@ -261,15 +261,12 @@ async def create_prepared(
     source: str | None = None,
 ) -> Response:
     """Store a sweep, and answer with it and its address. `source`: the text that its document was written as."""
-    return await call.answer(
-        action,
-        lambda session: _shown(
-            call.services,
-            session,
-            sweeps.insert(session, prepared, project=call.project, priority=priority, source=source),
-        ),
-        status=201,
-    )
+
+    def insert(session: Session) -> sweep_schemas.SweepDetail:
+        sweep = sweeps.insert(session, prepared, project=call.project, priority=priority, source=source)
+        return _shown(call.services, session, sweep).model_copy(update={"notes": prepared.notes()})
+
+    return await call.answer(action, insert, status=201)
 
 
 async def _acted(call: WriteRequest, action: str, sweep: str, act: Callable[[Session, str], Sweep]) -> Response:

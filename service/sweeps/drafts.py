@@ -14,6 +14,7 @@ from layers.parameter import Scalar
 from layers.problems import Problem
 from layers.space.document import DocumentError, FeasibilityReport, Space, SweepDocument, UnexaminedSpace, begin
 from layers.space.feasibility import measure_feasibility
+from layers.space.replicates import replicate_notes
 from layers.space.search_parameters import Entry
 from layers.space.transformers_share import transformers_share
 from service.auth.projects import DEFAULT
@@ -77,12 +78,19 @@ class ValidatedDocument:
             sampler_reason=self.choice.reason,
             pruner=self.pruner.pruner,
             pruner_reason=self.pruner.reason,
-            notes=[
-                schemas.ProblemItem(pointer=note.pointer, detail=note.detail, remedy=note.remedy)
-                for note in (*self.document.notes, *device_notes(self.document.space))
-            ],
+            notes=self.notes(),
             transformers=None if self.document.task == "probe" else self._transformers(),
         )
+
+    def notes(self) -> list[schemas.ProblemItem]:
+        """Remarks that refuse nothing."""
+        document, found = self.document, self.feasibility
+        points = None if found.points is None or found.sampled else round(found.points * found.feasible_share)
+        of_replicates = replicate_notes(document.search.get("replicates", 0), document.budget["trials"], points)
+        return [
+            schemas.ProblemItem(pointer=note.pointer, detail=note.detail, remedy=note.remedy)
+            for note in (*document.notes, *of_replicates, *device_notes(document.space))
+        ]
 
     def _transformers(self) -> sweep_schemas.TransformersShare:
         found = transformers_share(self.document.space)

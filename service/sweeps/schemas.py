@@ -142,6 +142,11 @@ class SweepDetail(Sweep):
         exclude_if=lambda transfer: transfer is None,
         description="what it starts from; left out without `search.transfer`, and until it has its target",
     )
+    notes: list[ProblemItem] = Field(
+        default=[],
+        exclude_if=lambda notes: not notes,
+        description="remarks that refuse nothing; left out where there are none, and of a sweep that is read later",
+    )
     pruning: Pruning
     spared_builds: SparedBuilds | None = Field(
         default=None,

@@ -123,6 +123,14 @@ def test_validating_tells_about_the_space(run: Run, document: Path) -> None:
     assert answer(run("sweep", "validate", document, "--json"))["space"]["points"] == 8
 
 
+def test_what_a_document_s_author_may_not_expect_is_noted_when_it_is_submitted(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "again.yaml"
+    path.write_text(DOCUMENT.replace("seed: 3}", "seed: 3, replicates: 2}"))
+    for command in ("validate", "submit"):
+        said = " ".join(run("sweep", command, path).stdout.split())
+        assert "Note on /search/replicates: nothing is trained again: 15% of a budget of 6 trials" in said
+
+
 def completed(words: str, **environment: str) -> list[str]:
     """What Tab offers in bash at the end of a line."""
     variables = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}

@@ -8,15 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from layers.space.document import SweepDocument
 from layers.space.document_fields import AUTO
-from layers.space.replicates import replicates_lack
+from layers.space.replicates import most_of, replicates_lack
 from service.common.ids import new_id
 from service.leases.feasibility import violations_by_metrics
 from service.scheduling.replicates.means import LOSS, squares_of, trainings_of, with_training
 from service.scheduling.replicates.race import Contender, Race
 from service.scheduling.sweep_state import MeanFigures, NewReplicate, SweepEvent
 
-SHARE = 0.15
-"""Of `budget.trials`: what further trainings may take."""
 AUTO_MOST = 4
 """Further trainings of one trial where the document leaves it to `auto`."""
 FEWEST_TRIALS = 20
@@ -88,7 +86,7 @@ class Replicates:
 
     def share_left(self, trials: int) -> int:
         """Further trainings that a budget of so many trials still has room for."""
-        return max(0, math.floor(SHARE * trials) - self.asked) if self._race is not None else 0
+        return max(0, most_of(trials) - self.asked) if self._race is not None else 0
 
     def add(self, trial_id: str, trial: KnownTrial) -> None:
         """Take part with a trial that is complete and feasible."""
