@@ -27,7 +27,6 @@ from workers.execution import Execution
 from workers.interruption import Interruption
 from workers.service.leased_trial import LeasedTrial
 from workers.trial.context import Limits
-from workers.trial.measuring import measure
 from workers.trial.record import TrialRecord
 
 
@@ -46,13 +45,6 @@ def faulty(runtime: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 @pytest.fixture(scope="module")
 def capabilities(faulty: FaultyChildren, runtime: str) -> dict[str, Any]:
     return faulty.builder().request("describe", {"runtime": runtime}, timeout_seconds=120)
-
-
-@pytest.fixture(autouse=True)
-def _measured_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    for options in (measure.MEASURE, measure.REMEASURE):
-        for name, value in {"warmup_seconds": 0.0, "seconds": 0.02, "min_runs": 5}.items():
-            monkeypatch.setitem(options, name, value)
 
 
 DEVICE = "device-here"

@@ -497,7 +497,6 @@ def test_patience_ends_the_training_and_the_trial_goes_on(bench: Bench) -> None:
 
 
 def test_an_engine_that_is_another_function_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(measure.MEASURE, "seconds", 0.02)
     monkeypatch.setitem(parity.TOLERANCES, "float32", 0.0)
     finish = bench.execute(bench.scripted.lease())
     assert finish is not None
