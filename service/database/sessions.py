@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict, TypeVar, cast
 
@@ -215,15 +216,15 @@ class Database:
         """True when the database has the newest schema that this program knows. Raises NewerSchemaError."""
         with self.engine.connect() as connection:
             heads = MigrationContext.configure(connection).get_current_heads()
-        known = ScriptDirectory.from_config(_alembic_config())
-        unknown = set(heads) - {each.revision for each in known.walk_revisions()}
+        known, newest_known = _revisions()
+        unknown = set(heads) - known
         if unknown:
-            schema, newest = (", ".join(sorted(each)) for each in (unknown, known.get_heads()))
+            schema, newest = (", ".join(sorted(each)) for each in (unknown, newest_known))
             raise NewerSchemaError(
                 f"this database is of a newer version of Layersweep (its schema is {schema}, the newest that this "
                 f"version knows is {newest}): install that version, or restore the backup from before the upgrade"
             )
-        return set(heads) == set(known.get_heads())
+        return frozenset(heads) == newest_known
 
     def check_schema(self) -> None:
         """Raise OldSchemaError or NewerSchemaError if the schema is not that of this program."""
@@ -232,8 +233,8 @@ class Database:
 
     def upgrade(self, revision: str = "head") -> None:
         """Bring the schema to `revision`; safe to call from several processes at once. Raises NewerSchemaError."""
-        self.schema_is_current()
-        self._migrate(lambda config: command.upgrade(config, revision))
+        if not self.schema_is_current() or revision != "head":
+            self._migrate(lambda config: command.upgrade(config, revision))
 
     def downgrade(self, revision: str) -> None:
         """Take the schema back to `revision` ("base": nothing left)."""
@@ -335,3 +336,10 @@ def _alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     return config
+
+
+@cache
+def _revisions() -> tuple[frozenset[str], frozenset[str]]:
+    """The schemas that this program knows, and the newest of them. Each is a file to be read and compiled."""
+    scripts = ScriptDirectory.from_config(_alembic_config())
+    return frozenset(each.revision for each in scripts.walk_revisions()), frozenset(scripts.get_heads())
