@@ -1,10 +1,10 @@
 """Latency: the same loop for every runtime, device and model.
 
-Warm up by time, where others may use the device, too; then have it alone, and run until both `seconds` and `min_runs`
-are reached, or earlier when the figures that matter are known well enough (confidence.py), `min_runs` runs are done
-and a quarter of `seconds` has passed. Where runs differ by a lot (`confidence.MACHINE_CV`) it takes the whole time: a
-busy machine changes too slowly for a part to show it. What one run took is the engine's to say (`Engine.timed_run`):
-device time, transfers left out.
+Warm up for a given time while others may use the device, then take the device alone and run until both `seconds` and
+`min_runs` are reached. The loop ends earlier if the figures that matter are known well enough (confidence.py),
+`min_runs` runs are done and a quarter of `seconds` has passed. If runs differ a lot (`confidence.MACHINE_CV`), it takes
+the whole time: a busy machine changes too slowly for a part to show it. The engine times each run (`Engine.timed_run`):
+device time, without transfers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,21 +27,30 @@ from .protocol import invalid
 from .verbs import EnqueuedPercentiles, MeasureAnswer, Percentiles
 
 INPUT_SETS = 4
-"""Sets of buffers that runs rotate over, so that no run finds its input where the one before left it."""
+"""Sets of buffers that runs take turns over, so that no run finds its input where the previous run left it."""
 
 DEFAULT_FIGURES = ("latency_ms_p50",)
-"""What has to be known where nobody says what matters."""
+"""Figures that have to be known if the caller names none."""
 
 LEAST_SHARE = 0.25
-"""Share of `seconds` before which no measurement stops: neighbouring runs are alike, a short calm is not the whole. For
-tails an engine says its own (`Engine.least_share_of_tails`)."""
+"""Share of `seconds` before which no measurement stops: neighbouring runs are alike, so a short calm says little about
+the rest. For tails each engine has its own share (`Engine.least_share_of_tails`)."""
 
 SETTLE_SECONDS = 0.02
-"""Warm-up once the device is had alone: what ran there meanwhile is in its caches."""
+"""Second warm-up, alone on the device: it replaces what others left in the caches."""
+
+ENQUEUED_SHARE = 0.1
+"""Share of `seconds` for the runs without the captured graph, which also have the device alone."""
+
+FLAGGED_CV = 0.025
+"""Coefficient of variation above which a measurement is flagged as noisy."""
+
+MAX_SAMPLES = 10_000
+"""The most raw samples in an answer; statistics cover all runs."""
 
 
 class DeviceTurn(Protocol):
-    """How something has the device: a context, in which `give_way` lets those have it first who wait for it."""
+    """A turn on the device, as a context. Within it, `give_way` lets whoever waits for the device go first."""
 
     def __enter__(self) -> DeviceTurn: ...
 
@@ -50,7 +60,7 @@ class DeviceTurn(Protocol):
 
 
 class NoTurn:
-    """Of a device that nobody else uses."""
+    """The turn on a device that nobody else uses."""
 
     def __enter__(self) -> NoTurn:
         return self
@@ -58,16 +68,6 @@ class NoTurn:
     def __exit__(self, *exception: object) -> None: ...
 
     def give_way(self) -> None: ...
-
-
-ENQUEUED_SHARE = 0.1
-"""Of `seconds`, for the runs without the captured graph: they have the device alone, too."""
-
-FLAGGED_CV = 0.025
-"""Coefficient of variation above which a measurement is flagged as noisy."""
-
-MAX_SAMPLES = 10_000
-"""Raw samples that an answer carries at most; statistics are over all runs."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Options:
 
     @classmethod
     def checked(cls, options: Mapping[str, object]) -> Options:
-        """Options from a request; raises RequestError("invalid")."""
+        """Read the options of a request. Raises RequestError("invalid")."""
         known = {option.name for option in fields(cls)}
         if unknown := sorted(set(options) - known):
             raise invalid(f"measure has no option {', '.join(unknown)}; it has: {', '.join(sorted(known))}")
@@ -92,7 +92,7 @@ class Options:
         chosen = replace(cls(), **given)
         if chosen.min_runs != int(chosen.min_runs) or chosen.min_runs < 1:
             raise invalid(f"min_runs is {chosen.min_runs!r}; it is an integer of at least 1")
-        return chosen
+        return replace(chosen, min_runs=int(chosen.min_runs))
 
 
 def measure(
@@ -107,46 +107,46 @@ def measure(
 ) -> MeasureAnswer:
     """Measure the loaded engine on the given inputs.
 
-    `figures`: those that have to be known (confidence.KNOWN_WITHIN names them); none: a quarter of the time is enough.
-    `shared`: the device with others: inputs are laid out and the engine warms up in it. None: nobody else has it.
-    `alone`: the device with nobody else. All that is timed, and no more than that after the warm-up, happens in it.
+    `inputs`: arrays by name, each in the engine's shape, or with one more axis in front that holds several sets, the
+    same number for every name. A single set is rotated along its first axis (the batch) into INPUT_SETS sets.
+    `figures`: those that have to be known (confidence.KNOWN_WITHIN names them). If empty, a quarter of the time is
+    enough.
+    `shared`: a turn on the device with others, for preparing inputs and the first warm-up. None if nobody else uses it.
+    `alone`: a turn on the device with nobody else, for the second warm-up and everything that is timed.
     `writes`: what each run writes into its own inputs (`Engine.keep_rows`).
 
-    `inputs`: by name, each of the engine's shape, or with one more axis in front: several sets, as many for each name.
-    A single set is rotated along its first axis (the batch) into INPUT_SETS sets.
-
-    A measurement with latency_cv > FLAGGED_CV is made again, as often as the engine says; what stays noisy is flagged.
-
-    Where runs are launched as a captured graph, some without it are measured, too.
+    A measurement with latency_cv > FLAGGED_CV is repeated up to `Engine.repeats_when_noisy` times; one that stays noisy
+    is flagged. If the engine launches runs as a captured graph, some runs without the graph are measured as well.
     """
     clock = _Laps()
     chosen = Options.checked(options)
     engine.require_loaded()
     sets = input_sets(engine, inputs)
     load_before = machine.load_average()
-    with _undisturbed():
+    with _no_garbage_collection():
         with shared or NoTurn() as turn:
             prepared = [_prepared(engine, one, writes, turn) for one in sets]
-            turns = itertools.cycle(prepared)
-            warmup_runs = _warm_up(engine, turns, chosen.warmup_seconds, turn)
+            buffers = itertools.cycle(prepared)
+            warmup_runs = _warm_up(engine, buffers, chosen.warmup_seconds, turn)
         with alone or NoTurn() as turn:
             turn.give_way()
             if shared is not None:
                 clock.lap()
             state_before = engine.device_state()
-            warmup_runs += _warm_up(engine, turns, min(SETTLE_SECONDS, chosen.warmup_seconds), NoTurn())
+            warmup_runs += _warm_up(engine, buffers, min(SETTLE_SECONDS, chosen.warmup_seconds), NoTurn())
             switches = machine.involuntary_switches()
             warmed_up_seconds = clock.lap()
-            measurements = 1
             least_share = engine.least_share_of_tails if confidence.TAILS & set(figures) else LEAST_SHARE
-            samples_ms, stopped_by = sample(lambda: engine.timed_run(next(turns)), chosen, figures, least_share)
+            take_samples = partial(sample, lambda: engine.timed_run(next(buffers)), chosen, figures, least_share)
+            measurements = 1
+            samples_ms, stopped_by = take_samples()
             while measurements <= engine.repeats_when_noisy and variation(samples_ms) > FLAGGED_CV:
                 measurements += 1
-                samples_ms, stopped_by = sample(lambda: engine.timed_run(next(turns)), chosen, figures, least_share)
+                samples_ms, stopped_by = take_samples()
             seconds = clock.lap()
             switches = machine.involuntary_switches() - switches
             state_after = engine.device_state()
-            enqueued = _enqueued(engine, turns, chosen)
+            enqueued = _enqueued(engine, buffers, chosen)
             enqueued_seconds = clock.lap()
     summary = summarize(samples_ms)
     return {
@@ -182,24 +182,24 @@ def measure(
 
 
 class _Laps:
-    """A clock that is read again and again."""
+    """A stopwatch."""
 
     def __init__(self) -> None:
         self._at = time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds since the last lap, or since it was made."""
+        """Seconds since the last lap, or since the start."""
         before, self._at = self._at, time.perf_counter()
         return self._at - before
 
 
 def input_sets(engine: Engine, inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """The sets that `measure` rotates over."""
+    """The sets of inputs that runs take turns over; `inputs` as in `measure`. Raises RequestError("invalid")."""
     ranks = {spec.name: len(spec.shape) for spec in engine.inputs}
     stacked = {name for name, array in inputs.items() if array.ndim == ranks.get(name, -2) + 1}
     if stacked != set(inputs) or not inputs:
         one = engine.checked_inputs(inputs)
-        return [{name: _rotated(array, turn) for name, array in one.items()} for turn in range(INPUT_SETS)]
+        return [{name: _rotated(array, by) for name, array in one.items()} for by in range(INPUT_SETS)]
     counts = {len(array) for array in inputs.values()}
     if len(counts) > 1 or counts == {0}:
         raise invalid(f"the inputs hold {sorted(counts)} sets: give each input the same number, at least one")
@@ -207,7 +207,7 @@ def input_sets(engine: Engine, inputs: Mapping[str, np.ndarray]) -> list[dict[st
 
 
 def summarize(samples_ms: np.ndarray) -> Percentiles:
-    """Percentiles (linear interpolation), mean, coefficient of variation and runs a second of all samples."""
+    """Percentiles (linear interpolation), mean, coefficient of variation and runs per second of all samples."""
     p50, p90, p99 = np.percentile(samples_ms, [50, 90, 99])
     mean = float(samples_ms.mean())
     return {
@@ -221,13 +221,13 @@ def summarize(samples_ms: np.ndarray) -> Percentiles:
 
 
 def variation(samples_ms: np.ndarray) -> float:
-    """The coefficient of variation; 0 of one sample."""
+    """The coefficient of variation; 0 for a single sample."""
     mean = float(samples_ms.mean())
     return float(samples_ms.std(ddof=1)) / mean if len(samples_ms) > 1 and mean > 0 else 0.0
 
 
 def thin(samples_ms: np.ndarray) -> np.ndarray:
-    """At most MAX_SAMPLES of the samples, evenly spread over the measurement, in its order."""
+    """At most MAX_SAMPLES of the samples, evenly spread over the measurement, in order."""
     if len(samples_ms) <= MAX_SAMPLES:
         return samples_ms
     return samples_ms[np.linspace(0, len(samples_ms) - 1, MAX_SAMPLES).round().astype(int)]
@@ -241,14 +241,14 @@ def _prepared(engine: Engine, inputs: Mapping[str, np.ndarray], writes: Sequence
     return prepared
 
 
-def _warm_up(engine: Engine, turns: Iterator[Any], seconds: float, turn: DeviceTurn) -> int:
-    """Run for that long, waits not counted, at least once with each buffer; return the number of runs."""
+def _warm_up(engine: Engine, buffers: Iterator[Any], seconds: float, turn: DeviceTurn) -> int:
+    """Run for `seconds`, not counting waits, and at least INPUT_SETS times; return the number of runs."""
     spent = 0.0
     runs = 0
     while runs < INPUT_SETS or spent < seconds:
         turn.give_way()
         started = time.perf_counter()
-        engine.timed_run(next(turns))
+        engine.timed_run(next(buffers))
         spent += time.perf_counter() - started
         runs += 1
     return runs
@@ -261,11 +261,14 @@ def sample(
     least_share: float = LEAST_SHARE,
     clock: Callable[[], float] = lambda: time.perf_counter(),
 ) -> tuple[np.ndarray, str]:
-    """The milliseconds of runs, one after the other, until the figures are known or the time is over; and which it was:
-    `confidence` or `seconds`. `least_share`: of the seconds, before which it does not end. `clock`: seconds."""
+    """Time run after run until the figures are known or the time is over.
+
+    Returns the samples in ms and what ended them: `confidence` or `seconds`. `least_share`: the share of the time
+    before which confidence does not end them. `clock` reads seconds.
+    """
     samples: list[float] = []
     started = clock()
-    next_look = max(int(options.min_runs), 6)
+    next_look = max(options.min_runs, 6)
     while True:
         samples.append(timed_run())
         count = len(samples)
@@ -282,21 +285,21 @@ def sample(
                 return found, "confidence"
 
 
-def _enqueued(engine: Engine, turns: Iterator[Any], options: Options) -> EnqueuedPercentiles:
+def _enqueued(engine: Engine, buffers: Iterator[Any], options: Options) -> EnqueuedPercentiles:
     """Figures of runs without the captured graph; empty if there is no graph.
 
-    They end with their median known: what differs from process to process is more than more runs could tell.
+    The runs end once their median is known: processes differ by more than further runs could resolve.
     """
     device_ms: list[float] = []
     host_ms: list[float] = []
     until = time.perf_counter() + ENQUEUED_SHARE * options.seconds
-    next_look = int(options.min_runs)
+    next_look = options.min_runs
     while len(device_ms) < options.min_runs or time.perf_counter() < until:
         if len(device_ms) >= next_look:
             next_look = math.ceil(next_look * 1.2)
             if confidence.are_known(device_ms, DEFAULT_FIGURES):
                 break
-        run = engine.timed_enqueue(next(turns))
+        run = engine.timed_enqueue(next(buffers))
         if run is None:
             return {}
         device_ms.append(run.device_ms)
@@ -309,13 +312,12 @@ def _enqueued(engine: Engine, turns: Iterator[Any], options: Options) -> Enqueue
     }
 
 
-def _rotated(array: np.ndarray, turn: int) -> np.ndarray:
-    return np.roll(array, turn, axis=0) if array.ndim else array.copy()
+def _rotated(array: np.ndarray, by: int) -> np.ndarray:
+    return np.roll(array, by, axis=0) if array.ndim else array.copy()
 
 
 @contextmanager
-def _undisturbed() -> Generator[None]:
-    """No garbage collection meanwhile."""
+def _no_garbage_collection() -> Generator[None]:
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()
