@@ -52,10 +52,14 @@ class Deployment:
     def start_worker(self, name: str = "worker", *options: str) -> subprocess.Popen[bytes]:
         return self.start(name, "worker", "--server", self.url, "--name", name, *options)
 
-    def start(self, log_name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def start_brief_worker(self, name: str = "worker", *options: str) -> subprocess.Popen[bytes]:
+        """One that measures briefly: for tests of something else."""
+        return self.start(name, "worker", "--server", self.url, "--name", name, *options, module="tests.brief")
+
+    def start(self, log_name: str, *arguments: str, module: str = "layersweep") -> subprocess.Popen[bytes]:
         with (self.folder / f"{log_name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "layersweep", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 cwd=ROOT,
                 env=self.environment,
                 stdout=log,

@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.deployment import Deployment
 
-SLOTS, TRIALS = 4, 6
+SLOTS, TRIALS = 3, 4
 
 PROBES: dict[str, Any] = {
     "name": "probes",
@@ -58,7 +58,7 @@ def outcomes(deployment: Deployment, sweep: str) -> list[list[str]]:
 
 
 def start_slots(deployment: Deployment, name: str, count: int = SLOTS) -> Any:
-    return deployment.start_worker(name, "--slots", str(count), "--threads", "1")
+    return deployment.start_brief_worker(name, "--slots", str(count), "--threads", "1")
 
 
 def measures(event: dict[str, Any]) -> bool:

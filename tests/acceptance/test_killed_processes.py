@@ -20,12 +20,12 @@ def test_a_killed_worker_s_trial_is_finished_by_another_as_attempt_2(
     small_sweep["training"] = small_sweep["training"] | {"steps": 400, "learning_rate": 1e-3}
     deployment.start_service()
     sweep = deployment.submit(small_sweep)
-    first = deployment.start_worker("first")
+    first = deployment.start_brief_worker("first")
     in_training = deployment.events(sweep, until=lambda event: event["kind"] == "trial.report")
     trial = in_training[-1]["trial"]
     deployment.kill(first)
 
-    deployment.start_worker("second")
+    deployment.start_brief_worker("second")
     ended = deployment.finish_sweep(sweep)
 
     assert ended["progress"]["complete"] == 1, deployment.log("second")
@@ -44,7 +44,7 @@ def test_a_killed_worker_s_trial_is_finished_by_another_as_attempt_2(
 def test_a_killed_service_goes_on_after_its_restart(deployment: Deployment, small_sweep: dict[str, Any]) -> None:
     service = deployment.start_service()
     sweep = deployment.submit(small_sweep)
-    deployment.start_worker()
+    deployment.start_brief_worker()
     deployment.events(sweep, until=_ended)
     finished = [trial for trial in deployment.trials(sweep) if trial["state"] == "complete"]
     deployment.kill(service)

@@ -20,7 +20,7 @@ def test_a_seed_reproduces_a_sweep(deployment: Deployment, small_sweep: dict[str
     small_sweep["budget"]["trials"] = 14  # TPE and the surrogate draw at random for the first ten
     small_sweep["training"]["steps"] = 5
     service = deployment.start_service()
-    deployment.start_worker()
+    deployment.start_brief_worker()
     first, second = deployment.submit(small_sweep), deployment.submit(small_sweep)
     deployment.finish_sweep(first)
     deployment.finish_sweep(second)
@@ -49,7 +49,7 @@ def test_reuse_costs_no_device_seconds_and_says_where_answers_came_from(
     small_sweep["search"]["reuse"] = True
     small_sweep["budget"]["trials"] = 2
     deployment.start_service()
-    worker = deployment.start_worker()
+    worker = deployment.start_brief_worker()
     first = deployment.submit(small_sweep)
     deployment.finish_sweep(first)
     deployment.kill(worker)
@@ -70,7 +70,7 @@ def test_a_space_of_12_points_is_exhausted_after_12_trials(deployment: Deploymen
     small_sweep["training"] |= {"learning_rate": 1e-3, "steps": 5}
     small_sweep["budget"]["trials"] = 100
     deployment.start_service()
-    deployment.start_worker()
+    deployment.start_brief_worker()
     sweep = deployment.submit(small_sweep)
     ended = deployment.finish_sweep(sweep)
     assert (ended["state"], ended["reason"]) == ("completed", "space_exhausted")

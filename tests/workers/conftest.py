@@ -9,22 +9,16 @@ from typing import Any
 
 import pytest
 
+from tests.brief import brief_measurements
 from tests.workers.kept_children import KeptChildren
 from tests.workers.scripted_service import ScriptedService
 from workers.engine.verbs import DESCRIBE
 from workers.processes.children import Children
-from workers.trial.measuring import measure
-
-BRIEF = {"warmup_seconds": 0.0, "seconds": 0.02, "min_runs": 5}
-"""How long trials of tests measure. On a busy machine they would take all of the seconds, twice a trial."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _measured_briefly() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for options in (measure.MEASURE, measure.REMEASURE):
-            for name, value in BRIEF.items():
-                patch.setitem(options, name, value)
+    with brief_measurements():
         yield
 
 
