@@ -1,7 +1,7 @@
 """The worker: registers its device, claims trials over HTTP, executes them, and repeats.
 
-This process holds the lease and talks; it never imports torch or a runtime. What computes are its children, so that a
-native crash, a poisoned device or a hang ends a child and not the worker.
+This process holds the leases and talks to the service; it never imports torch or a runtime. Its children compute, so
+a native crash, a poisoned device or a hang ends a child and not the worker.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ def run(
     max_trials: int | None = None,
     idle_exit_seconds: float | None = None,
 ) -> int:
-    """Work for the service at `server` until told to stop; the exit status.
+    """Work for the service at `server` until told to stop; return the exit status.
 
     `device_name`: "cpu", or a GPU's UUID, its beginning, or its number (default: the first GPU, else the CPU);
-    `group_names`: several GPUs, which can share an engine; `ranks`: how many processes can on the CPU;
+    `group_names`: several GPUs that can share an engine; `ranks`: how many CPU processes can share one;
     `engine_python`: interpreter of the engine child; `cache_dir`: where datasets are kept (default: the user's cache);
-    `threads`: of training and of CPU engines (default: OMP_NUM_THREADS, or all that the process may use);
-    `slot_count`: how many attempts are executed at once (default: as many as the device has room for, 1 on a CPU);
+    `threads`: for training and CPU engines (default: OMP_NUM_THREADS, or all that the process may use);
+    `slot_count`: how many attempts run at once (default: as many as the device has room for, 1 on a CPU);
     `labels`: what sweeps may ask for by `target.labels`;
     `build_seconds`: how long an engine may be built before the builder counts as hung (default: ten minutes);
-    `timing_cache`: whether builders keep their timings of kernels for the builds to come, where the runtime can;
+    `timing_cache`: whether builders keep kernel timings for later builds, if the runtime can;
     `wait_for_device`: whether to wait while another worker has the GPU (default: end with status 3);
-    `max_trials`, `idle_exit_seconds`: stop after so many trials, or after so long without one.
+    `max_trials`, `idle_exit_seconds`: stop after this many trials, or after this long without one.
 
-    SIGTERM and SIGINT drain: the running attempts are given back uncharged, and the status is 0. A second signal ends
-    the process at once.
+    SIGTERM and SIGINT drain the worker: running attempts are given back uncharged, and the status is 0. A second signal
+    ends the process at once.
     """
     if not logging.getLogger().handlers:
         logs.configure(logging.INFO, "text")
@@ -114,9 +114,9 @@ def run(
 def _children(
     choice: device.DeviceChoice, slot_count: int | None, threads: int, engine_python: str | None
 ) -> list[Children]:
-    """Those of each slot: as many as are asked for, over all devices, or as each has room for.
+    """A set of children for each slot: `slot_count` slots over all devices, or as many as each device has room for.
 
-    Neighbouring slots are of different devices, so that a few trials are spread over them.
+    Neighbouring slots belong to different devices, so that a few trials are spread over them.
     """
     gpus = choice.gpus or (None,)
     children: list[list[Children]] = []
@@ -146,7 +146,7 @@ def default_cache_dir() -> Path:
 
 @contextlib.contextmanager
 def drained_by_signals(worker: Worker) -> Generator[None]:
-    """SIGTERM and SIGINT drain the worker; the second of them ends the process at once."""
+    """Drain the worker at SIGTERM or SIGINT; end the process at once at a second one."""
     signals = 0
     # Made beforehand: a handler may interrupt a logger that holds its lock.
     notice = logs.line("stopping: what runs is given back (again to stop at once)").encode() + b"\n"

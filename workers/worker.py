@@ -1,4 +1,4 @@
-"""A device's worker: registers it, claims trials over HTTP for its slots, and ends in good order."""
+"""The worker of one device: it registers, claims trials over HTTP for its slots, and shuts down cleanly."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ CLAIM_WAIT_SECONDS = 20.0
 DESCRIBE_SECONDS = 120.0
 LOCK_POLL_SECONDS = 2.0
 TOKEN_SECONDS = 600.0
-"""How long a worker whose token was revoked waits for another one in the token's file."""
+"""How long a worker whose token was revoked waits for a new one in the token file."""
 TOKEN_REMEDY = ": give the service's token (LAYERSWEEP_TOKEN, LAYERSWEEP_TOKEN_FILE)"
 LAST_ANSWER_SECONDS = 2.0
-"""How long a worker that ends waits for the answer to a claim that it has abandoned."""
+"""How long a worker that shuts down waits for the answer to a claim that it has abandoned."""
 
 
 class WorkerError(Exception):
     """The worker cannot work at all; the message says what to change."""
 
     status = 1
-    """Of the process."""
+    """The exit status of the process."""
 
 
 class DeviceTakenError(WorkerError):
@@ -70,7 +70,7 @@ class DeviceTakenError(WorkerError):
 
 
 class Worker:
-    """One device's worker. `work` blocks; `drain` may be called from a signal handler or another thread."""
+    """The worker of one device. `work` blocks; a signal handler or another thread may call `drain`."""
 
     def __init__(
         self,
@@ -89,13 +89,13 @@ class Worker:
         idle_exit_seconds: float | None = None,
         activity_seconds: float = activity.LOGGED_EVERY_SECONDS,
     ) -> None:
-        """`children`: those of each slot; `worked_on`: the device, as it is registered (default: the CPU);
-        `labels`: what sweeps may ask for; `link`: how devices that share engines are connected;
-        `activity_seconds`: how often it says what the slots do and how busy the device was."""
+        """`children`: one set for each slot; `worked_on`: the device, as it is registered (default: the CPU);
+        `labels`: what sweeps may ask for by `target.labels`; `link`: how devices that share engines are connected;
+        `activity_seconds`: how often the log says what the slots do and how busy the device was."""
         self._service = service
         self._name = name
         self._children = children[0]
-        """What the worker itself asks children for, before its first slot needs them."""
+        """The first slot's children, which also serve the worker itself before that slot needs them."""
         self._slots = Slots(children, self._execute)
         self._datasets = DatasetCache(service, cache_dir)
         self._engines = EngineCache(cache_dir / "engines", keeps_timings=timing_cache)
@@ -106,7 +106,7 @@ class Worker:
         self._idle_exit_seconds = idle_exit_seconds
         self._activity_seconds = activity_seconds
         self._idle_since = 0.0
-        """When an attempt has ended last, or the worker has begun."""
+        """When the last attempt ended, or the worker began."""
         self._draining = Interruption()
         self._registered: RegistrationAnswer | None = None
         self._claiming: InterruptibleCall[list[LeaseAnswer]] | None = None
@@ -120,23 +120,23 @@ class Worker:
         self._device_memories = {uuid: DeviceMemory(self._device["memory_bytes"]) for uuid in uuids}
 
     def drain(self) -> None:
-        """Finish nothing more: give the running attempts back and return from `work`."""
+        """Give the running attempts back and let `work` return."""
         cause = DrainedError("the worker was asked to stop")
         self._draining.set(cause)
         self._slots.interrupt(cause)
 
     def lock_device(self, gpu_uuid: str) -> IO[str]:
         """Hold a GPU until the file is closed. Raises DeviceBusyError, OSError, or DrainedError if it waits."""
-        said = False
+        has_warned = False
         while True:
             try:
                 return lock_device(gpu_uuid)
             except DeviceBusyError as busy:
                 if not self._waits_each_time:
                     raise
-                if not said:
+                if not has_warned:
                     logger.warning("%s. Waiting until it is free", busy)
-                said = True
+                has_warned = True
             self._draining.wait(LOCK_POLL_SECONDS)
             self._draining.check()
 
@@ -145,7 +145,7 @@ class Worker:
         is_drained = False
         self._slots.start()
         try:
-            # They import for seconds, while a builder is asked what it can do.
+            # Children take seconds to import; meanwhile a builder says what it can do.
             self._slots.warm_up()
             self._describe_targets()
             for runtime in self._capabilities:
@@ -161,7 +161,7 @@ class Worker:
             self._slots.close()
             self._deregister()
             if self._claiming is not None:
-                # Who has signed off is given no more: an answer that is still to come is here at once.
+                # A worker that has signed off gets no more trials, so a pending answer arrives at once.
                 self._claiming.end(LAST_ANSWER_SECONDS)
             self._service.close()
         if is_drained:
@@ -183,7 +183,7 @@ class Worker:
             if found["build_only"]:
                 lacks.append(f"{runtime}: {found['lacks'].get('execution', 'it builds here and does not run')}")
                 continue
-            # The engine child knows the processor, the worker with how many threads it is used.
+            # The engine child knows the processor; the worker knows how many threads use it.
             self._capabilities[runtime] = {
                 **found,
                 "device_model": self._device["model"],
@@ -197,7 +197,7 @@ class Worker:
             logger.info("not served: %s", lack)
 
     def _uuid_of(self, children: Children) -> str:
-        """The device of a slot: of several GPUs its own, else the worker's."""
+        """The device of a slot: its own if the worker has several GPUs, else the worker's."""
         return children.gpu_uuid if children.rank_devices and children.gpu_uuid else self._device["uuid"]
 
     def _register(self) -> None:
@@ -242,9 +242,9 @@ class Worker:
         )
 
     def _waits_for_device(self, seconds: float | None) -> bool:
-        """Wait until a worker that was killed would be forgotten; whether to register again. Raises DrainedError.
+        """Wait until the service would have forgotten a killed worker. Raises DrainedError.
 
-        It waits once, unless the worker is to wait for as long as another one has the device.
+        Returns whether to register again: only once, unless the worker waits for as long as another has the device.
         """
         if seconds is None or (self._waited_for_device and not self._waits_each_time):
             return False
@@ -259,13 +259,14 @@ class Worker:
         return True
 
     def _deregister(self) -> None:
-        """Give the device up, so that the next worker need not wait. Where nobody hears it, silence does the same."""
+        """Give the device up, so that the next worker need not wait. If the service is away, its timeout does the
+        same."""
         if self._registered is not None:
             with contextlib.suppress(ServiceError):
                 self._service.deregister(self._registered["id"])
 
     def _tell_device_use(self, use: DeviceUse) -> None:
-        """An older service does not know the call, and one that is away need not learn it later."""
+        """Report how busy the device was. Failures are ignored: an older service does not know this call."""
         with contextlib.suppress(ServiceError):
             self._service.report_device_use(self._registration["id"], use)
 
@@ -292,7 +293,7 @@ class Worker:
                 slot.give(leased)
 
     def _wait_seconds(self, *, is_idle: bool) -> float:
-        """How long a claim may wait; less than 0 if the worker was idle for too long."""
+        """How long a claim may wait; negative if the worker has been idle for too long."""
         if self._idle_exit_seconds is None:
             return CLAIM_WAIT_SECONDS
         idle_seconds = time.monotonic() - self._idle_since if is_idle else 0.0
@@ -320,7 +321,7 @@ class Worker:
                 raise WorkerError(f"{self._service.server} refused a claim: {refusal}{TOKEN_REMEDY}") from None
             except RefusedError as refusal:
                 if refusal.kind == "in-flight":
-                    # Its answer was lost, and the service does not know it yet.
+                    # The answer was lost while the service was still working on the claim.
                     self._draining.wait(refusal.retry_after_seconds or 1.0)
                     continue
                 if refusal.status != 404:
@@ -330,14 +331,14 @@ class Worker:
                 return []
 
     def _give_back(self, leases: list[LeaseAnswer]) -> None:
-        """Return what a claim was given after the worker was asked to stop."""
+        """Release trials that a claim received after the worker was asked to stop."""
         for lease in leases:
             with contextlib.suppress(ServiceError):
                 self._service.release(lease["trial"], lease["attempt"], "the worker was asked to stop", charge=False)
 
     def _retry_until_drained(self, call: Callable[[], Answer]) -> Answer:
-        """Make a call until the service answers. Raises DrainedError; TokenRefusedError at once where the token was
-        never right, and after `TOKEN_SECONDS` where it was."""
+        """Retry a call until the service answers. Raises DrainedError, and TokenRefusedError: at once if the token was
+        never accepted, after `TOKEN_SECONDS` if it was."""
         refused_since: float | None = None
         for delay in replace(BACKOFF, most_seconds=15.0):
             self._draining.check()
@@ -391,10 +392,10 @@ class Worker:
 
 
 class TrialBudget:
-    """How many attempts may still be begun. Thread-safe."""
+    """How many more attempts the worker may begin. Thread-safe."""
 
     def __init__(self, trials: int | None) -> None:
-        """None: as many as there are."""
+        """`trials`: None for no limit."""
         self._lock = threading.Lock()
         self._left = trials
 
@@ -403,7 +404,7 @@ class TrialBudget:
         return self._left is None or self._left > 0
 
     def reserve(self, count: int) -> int:
-        """Take as many as there are, at most `count`; how many."""
+        """Reserve up to `count` attempts; return how many."""
         with self._lock:
             if self._left is None:
                 return count
@@ -412,7 +413,7 @@ class TrialBudget:
             return taken
 
     def give_back(self, count: int) -> None:
-        """Return what was not begun."""
+        """Return reserved attempts that were not begun."""
         with self._lock:
             if self._left is not None:
                 self._left += count

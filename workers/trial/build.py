@@ -1,4 +1,4 @@
-"""Weights → ONNX → engine: the model's, and that of its loss."""
+"""Weights → ONNX → engine, for the model and for its loss."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from workers.trial.record import metrics_in
 
 @dataclass(frozen=True, slots=True)
 class ExportedGraphs:
-    """The graph of the model, or the shards of one that devices share, and the graph of its loss if there is one."""
+    """The model's graph, or its shards if devices share it, and the graph of its loss if there is one."""
 
     name: str
     model: Path
     loss: Path | None
     is_transplanted: bool
-    """Whether the weights were put into an earlier graph of the model."""
+    """Whether the weights were put into an earlier graph of the model instead of exporting it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """An engine file, its key in the cache, and what its build said."""
+    """An engine file, its key in the cache, and the builder's answer."""
 
     path: Path
     key: str | None
-    """None: it is not kept for later trials."""
+    """None if the engine is not kept for later trials."""
     said: BuildAnswer
     from_cache: bool
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngines:
-    """The engine of the model, and of its loss if there is one."""
+    """The engine of the model, and the engine of its loss if there is one."""
 
     name: str
     onnx: Path
@@ -50,7 +50,7 @@ class BuiltEngines:
 
 
 def prepare_model(context: TrialContext) -> None:
-    """Let the torch child make the model: with random weights, or with those of a checkpoint."""
+    """Let the torch child make the model, with random weights or those of a checkpoint."""
     training = context.configuration.training
     begun = None if training is None else training.checkpoint
     request: dict[str, object] = {"configuration": context.configuration.document}
@@ -73,15 +73,13 @@ def prepare_model(context: TrialContext) -> None:
 
 
 def export(context: TrialContext, name: str, transplant: Literal["prepare", "use"] | None = None) -> ExportedGraphs:
-    """Write the graph of the model as it is now, quantized where it is to be, and that of its loss.
+    """Export the model as it is now, quantized if the trial asks for it, and its loss.
 
-    `transplant`: `prepare` keeps a graph that the weights of later are put into, `use` puts them there; what has no
-    such graph is exported as without it.
+    `transplant`: `prepare` keeps a graph that later weights can be put into; `use` puts the current weights into it, or
+    exports as usual if there is none.
     """
-    path, loss = (
-        (context.files.shards if context.rank_devices else context.files.onnx)(name),
-        None if context.is_probe or not context.is_scored else context.files.loss_onnx,
-    )
+    path = (context.files.shards if context.rank_devices else context.files.onnx)(name)
+    loss = None if context.is_probe or not context.is_scored else context.files.loss_onnx
     exported = write_graph(context, path, context.capabilities["opset"], loss, transplant)
     context.record.add_seconds(f"export_{name}", exported["seconds"])
     if context.is_quantized:
@@ -96,8 +94,8 @@ def write_graph(
     loss_path: Path | None = None,
     transplant: Literal["prepare", "use"] | None = None,
 ) -> ExportAnswer:
-    """Let the torch child write the model's graph in an opset, and its loss's beside it; answers what it says."""
-    # A probe, which has no data, is quantized on the inputs that it is measured on.
+    """Let the torch child write the model's graph in an opset, and its loss's beside it; return its answer."""
+    # A probe has no data, so it is calibrated on the inputs that it is measured on.
     calibration = context.files.measured_inputs if context.is_probe else context.files.calibration
     arguments = {"path": str(path), "opset": opset, "calibration": str(calibration)}
     losses = {"loss_path": str(loss_path)} if loss_path else {}
@@ -108,7 +106,7 @@ def write_graph(
 
 
 def other_shape(context: TrialContext) -> dict[str, object]:
-    """What the torch child is told of the shape: of several, it knows the first."""
+    """The shape to export at, for the torch child; empty if it is the only one, which the child knows."""
     return {} if context.shape is None else {"inference": context.configuration.document["inference"]}
 
 
@@ -124,14 +122,14 @@ def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
 
 
 def exported_again(context: TrialContext, built: BuiltEngines) -> BuiltEngines:
-    """The same engines of a graph that is exported anew: the earlier one is another function with these weights."""
+    """Export anew and rebuild: with these weights the earlier graph computes another function."""
     context.lease.log("the weights in the earlier graph are another function: exporting again")
     context.children.start_engine(context.runtime, context.turns)
     return build(context, export(context, built.name))
 
 
 def _loss_engine(context: TrialContext, onnx: Path) -> BuiltEngine:
-    """The engine of the loss, which all trials of a shape and a number format share: of those that begin together one
+    """The engine of the loss. All trials of a shape and a number format share it; of those that start together, one
     builds it."""
 
     def wait() -> None:
@@ -149,19 +147,19 @@ def _loss_engine(context: TrialContext, onnx: Path) -> BuiltEngine:
 
 
 def keep_for_later_trials(context: TrialContext, engine: BuiltEngine) -> None:
-    """Put an engine into the cache, once it was seen to be the model's: a wrong one would fail other trials, too."""
+    """Put an engine into the cache, after its parity check: a wrong one would fail other trials, too."""
     if not engine.from_cache and engine.key is not None:
         context.engines.keep(engine.key, engine.path, engine.said)
 
 
 def build_options(context: TrialContext) -> dict[str, int]:
-    """What the builder is told of a model's engine."""
+    """The builder's options for a model's engine."""
     options = context.inference.build_options()
     return {**options, "tf32": 1} if "tf32" in context.dtypes else options
 
 
 def build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping[str, int]) -> BuiltEngine:
-    """Build `onnx`, or take the engine of an earlier build of the same."""
+    """Build `onnx`, or take its engine from the cache."""
     started_at = time.monotonic()
     path = context.files.engine(name)
     key = _key(context, onnx, options)
@@ -174,7 +172,7 @@ def build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping[
 
 
 def build_shared(context: TrialContext, name: str, shards: Path) -> BuiltEngine:
-    """Build the parts of a model that devices share, each on its device."""
+    """Build the shards of a model that devices share, each on its own device."""
     started_at = time.monotonic()
     path = context.files.engine(name)
     said = _request_build(context, shards, path, build_options(context), context.rank_devices)

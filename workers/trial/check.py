@@ -1,4 +1,4 @@
-"""Can the trial be executed here at all? Nothing is made before that is known; its inputs and data are laid out."""
+"""Check that the trial can run here, before anything is built, and lay out its inputs and data."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from workers.trial.context import TrialContext
 from workers.trial.outcomes import TrialEndedError
 
 CALIBRATION_EXAMPLES = 128
-"""Of the training split, spread evenly over it: the ranges of 8-bit products are found on these."""
+"""Examples of the training split, spread evenly over it, from which the ranges of 8-bit products come."""
 
 
 def check_model(context: TrialContext) -> None:
-    """Raises TrialEndedError if the model breaks a rule, or its target lacks something for it."""
+    """Raise TrialEndedError if the model breaks a rule or needs something that its target lacks."""
     if broken := models.broken_rules(context.model):
         raise TrialEndedError("failed", f"the model breaks a rule: {broken[0].message}")
     if lack := unsupported(context.model, context.capabilities):
@@ -27,7 +27,7 @@ def check_model(context: TrialContext) -> None:
 
 
 def fetch_data(context: TrialContext) -> TrialData:
-    """The dataset's splits, downloaded where they are not here. Raises TrialEndedError, DataError, ServiceError."""
+    """The dataset's splits, downloaded unless they are cached. Raises TrialEndedError, DataError, ServiceError."""
     task, dataset = context.task, context.dataset
     if dataset is None or dataset.task != task:
         raise TrialEndedError(
@@ -35,7 +35,7 @@ def fetch_data(context: TrialContext) -> TrialData:
         )
     sections = (context.configuration.training, *(shape.inference for shape in context.at_shapes()))
     for section in sections if task == "causal_lm" else ():
-        # Rows and pairs are filled up to any length; of a text there are windows.
+        # Rows and pairs are padded to any length, but a text must be long enough for a window.
         if section is not None:
             check_lengths(dataset, section.sequence_length)
     paths = {name: context.datasets.split(dataset, name, context.interruption) for name in ("training", "validation")}
@@ -48,20 +48,20 @@ def _form(context: TrialContext, specials: Mapping[str, int]) -> Form:
 
 
 def lay_out_probe_inputs(context: TrialContext) -> None:
-    """Write the inputs that a probe is compared and measured on, at each shape."""
+    """Write the inputs for a probe's parity check and measurement, at each shape."""
     for shape in context.at_shapes():
         save_inputs(shape.files.folder, probe_inputs(shape.signature, shape.model))
 
 
 def lay_out_batches(context: TrialContext, data: TrialData) -> None:
-    """Write the batches that are judged, at each shape the inputs that are compared and measured, and those of a
-    quantization."""
+    """Write the validation batches, the calibration examples, and at each shape the inputs for parity and
+    measurement."""
     for shape in context.at_shapes():
         _lay_out_shape(shape, replace(data, form=_form(shape, data.form.specials)))
 
 
 def _lay_out_shape(context: TrialContext, data: TrialData) -> None:
-    # Only what is scored needs more examples than those that a measurement rotates over.
+    # Only the scored shape needs more examples than a measurement takes turns over.
     at_most = None if context.is_scored else INPUT_SETS * context.batch_size
     validation: Batches = data.validation().evaluation(context.batch_size, at_most)
     if context.is_scored:

@@ -1,4 +1,4 @@
-"""What every step of one attempt works with: the trial, the lease that keeps it, and the worker's means."""
+"""What every step of one attempt works with: the trial, its lease, and the worker's caches and child processes."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from workers.trial.record import TrialRecord
 from workers.waits import TURNS, Waits
 
 ALONE: Mapping[str, str] = {"load": "loading", "build": "tactic_timing", "train": "training"}
-"""Request that may have the device alone -> what for. A measurement says itself for how long what of it had."""
+"""Request that may have the device alone -> the purpose, as in `cost.alone`. A measurement reports its own parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a request to a child may take, in seconds, before the child counts as hung. Waits for a turn on the
-    device are not in it."""
+    """Seconds that a request to a child may take before the child counts as hung. Waits for a turn on the device do not
+    count."""
 
     prepare_seconds: float = 300
     export_seconds: float = 600
@@ -51,12 +51,12 @@ class Limits:
     measure_seconds: float = 120
     evaluate_seconds: float = 3600
     silence_seconds: float = 300
-    """Of a training or an evaluation by the engine, which have no end that is known before."""
+    """Longest silence of a training or an engine's evaluation, whose length is not known beforehand."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialContext:
-    """The same for all steps of an attempt. What the steps find goes to `record`; what they pass on is returned."""
+    """What all steps of an attempt share. Steps write what they find to `record` and return what they pass on."""
 
     trial: str
     runtime: str
@@ -66,40 +66,40 @@ class TrialContext:
     hardware_first: bool
     """Whether the untrained model is built and measured before anything is trained."""
     measures: bool
-    """Whether the trained model is measured: not where it is one more training of a measured configuration."""
+    """Whether the trained model is measured: not for a further training of a measured configuration."""
     metrics_in_use: Sequence[str]
-    """Of the sweep's objectives and constraints."""
+    """The metrics in the sweep's objectives and constraints."""
     rungs: Sequence[int]
-    """Steps of the training at which the service judges whether it is worth going on."""
+    """Training steps at which the service may prune the trial."""
     dataset: LeasedDataset | None
-    """None: a probe has none."""
+    """None for a probe."""
     lease: Lease
     """Keeps the attempt and carries its reports."""
     capabilities: Capabilities
-    """Of the target that the trial is for."""
+    """What the trial's target supports."""
     files: AttemptFiles
     children: Children
     datasets: DatasetCache
     engines: EngineCache
     device_uuid: str
     share: DeviceShare
-    """Of the device's time."""
+    """This attempt's share of the device's time."""
     waits: Waits
     memory: MemoryShare
-    """Of the device's memory."""
+    """This attempt's share of the device's memory."""
     limits: Limits
     training_state: str | None = None
-    """The SHA-256 of the state in which a pruner had stopped the training; None: it begins anew."""
+    """SHA-256 of the training state that a pruner stopped at; None if the training begins anew."""
     artifacts: ArtifactStore | None = None
-    """Where the files of a trial on the front go; None keeps none."""
+    """Takes the files of a trial on the front; None to keep none."""
     record: TrialRecord = field(default_factory=TrialRecord)
     shape: str | None = None
-    """The shape that the steps are done at, of several; None if the sweep names none, or at all of them."""
+    """The shape that the steps work at; None if the sweep names none, or the steps work at all of them."""
     is_scored: bool = True
-    """Whether the engine at this shape is the one that scores the validation split: of several the first's is."""
+    """Whether the engine at this shape scores the validation split. Of several shapes, only the first does."""
 
     def at_shapes(self) -> tuple[TrialContext, ...]:
-        """The attempt at each shape, the first one first; the attempt itself where the sweep names none."""
+        """The attempt at each shape, in order; the attempt itself if the sweep names none."""
         return tuple(map(self._at, self.configuration.shapes)) or (self,)
 
     def _at(self, shape: NamedShape) -> TrialContext:
@@ -126,7 +126,7 @@ class TrialContext:
 
     @property
     def is_probe(self) -> bool:
-        """Whether it has no data and learns nothing."""
+        """Whether the trial has no data and learns nothing."""
         return self.task == "probe"
 
     @property
@@ -139,17 +139,17 @@ class TrialContext:
 
     @property
     def batch_size(self) -> int:
-        """Of inference."""
+        """The batch size of inference."""
         return self.inference.batch_size
 
     @property
     def signature(self) -> Signature:
-        """Of the model at the shape that is measured."""
+        """The model's inputs and outputs at the shape that is measured."""
         return signature_of(self.configuration)
 
     @property
     def dtypes(self) -> set[str]:
-        """Those of the model and its layers."""
+        """The dtypes of the model and its layers."""
         return set(dtypes.by_parameter(self.model).values())
 
     @property
@@ -162,13 +162,13 @@ class TrialContext:
 
     @property
     def rank_devices(self) -> tuple[str, ...]:
-        """Of a model that devices share, the device of each rank; of others none."""
+        """The device of each rank of a model that devices share; empty for other models."""
         size = int(self.model.get("tp_size") or 1)
         return self.children.rank_devices[:size] if size > 1 else ()
 
     @property
     def turns(self) -> Path:
-        """The device's turns, for the children that take them."""
+        """The folder of locks by which children take turns on the device."""
         return turns_of(self.device_uuid)
 
     def request(
@@ -182,9 +182,10 @@ class TrialContext:
         on_progress: Progress | None = None,
         stops_for: type[InterruptionError] | None = None,
     ) -> Answer:
-        """Ask a child, when it is its turn on the device, until it answers or the attempt is interrupted.
+        """Send a child a request, which may wait for a turn on the device, and return the answer.
 
-        `stops_for`: what only stops the verb early, as of `Child.request`.
+        Raises the interruption's cause, ChildError. `stops_for`: the cause that stops the verb early instead, as in
+        `Child.request`.
         """
         cause = TURNS.get(verb, "evaluation_turn")
 
@@ -211,21 +212,21 @@ class TrialContext:
                 stops_for=stops_for,
             )
         finally:
-            # It may have failed, or died, while it waited.
+            # The child may have failed or died while it waited.
             self.waits.end()
 
     def request_model(self, verb: Verb[Answer], arguments: Mapping[str, object], timeout_seconds: float) -> Answer:
-        """Ask the torch child: to make the model, or whatever holds it since then."""
+        """Ask the torch child: a new one to make the model, later the one that holds it."""
         child = self.children.model() if verb == PREPARE else self.children.prepared_model()
         return self.request(child, verb, arguments, timeout_seconds=timeout_seconds)
 
     def request_builder(self, verb: Verb[Answer], arguments: Mapping[str, object], *, timeout_seconds: float) -> Answer:
-        """Ask the child that describes and builds."""
+        """Ask the child that describes targets and builds engines."""
         return self.request(self.children.builder(), verb, arguments, timeout_seconds=timeout_seconds)
 
     @contextmanager
     def phase(self, name: str) -> Generator[None]:
-        """Say that a phase begins, and keep how long it takes. Raises the interruption's cause."""
+        """Report that a phase begins and record how long it takes. Raises the interruption's cause."""
         self.interruption.check()
         self.lease.phase(name)
         started_at = time.monotonic()

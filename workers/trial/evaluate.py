@@ -1,4 +1,4 @@
-"""How good the trained engine is: its loss, beside that of the model it was built from."""
+"""How good the trained engine is: its loss, beside the loss of the model it was built from."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from workers.trial.outcomes import TrialEndedError
 
 @dataclass(frozen=True, slots=True)
 class SplitLoss:
-    """The engine's loss on a split, as sums: of all targets, and along the split."""
+    """The engine's loss on a split, as sums over all targets and over consecutive blocks of the split."""
 
     loss_sum: float
     weight_sum: float
     correct: float
     blocks: Mapping[str, list[float]]
-    """The sums along the split, from which the service says how certain its mean is."""
+    """The sums by block, from which the service computes how certain the mean is."""
 
     @property
     def mean(self) -> float:
-        """Nats of one target."""
+        """Nats per target."""
         return self.loss_sum / self.weight_sum
 
     @property
@@ -39,7 +39,7 @@ class SplitLoss:
 
 
 def evaluate(context: TrialContext, engine: LoadedEngine, data: TrialData) -> None:
-    """The loss of an engine that was seen to be the model, the reference's, and that on as many training examples."""
+    """Record the losses of the engine and of the reference, which is scored on as many training examples as well."""
     validation = _validation_loss(context, engine, data)
     context.record.add_metrics(_of_task(context, validation))
     if _test_split(context) is not None:
@@ -68,7 +68,7 @@ def _validation_loss(context: TrialContext, engine: LoadedEngine, data: TrialDat
 
 
 def _of_task(context: TrialContext, validation: SplitLoss) -> dict[str, float]:
-    """The metric of quality that a task has beside its loss."""
+    """The quality metric that a task has besides its loss."""
     if context.task != "causal_lm":
         return {"accuracy": validation.accuracy}
     bytes_per_token = None if context.dataset is None else context.dataset.bytes_per_token
@@ -76,7 +76,7 @@ def _of_task(context: TrialContext, validation: SplitLoss) -> dict[str, float]:
 
 
 def _test_split(context: TrialContext) -> LeasedSplit | None:
-    """The split that no sweep has seen: the lease names it for the attempts of a confirmation alone."""
+    """The test split, which no sweep sees: only the lease of a confirmation names it."""
     return context.dataset.splits.get("test") if context.dataset is not None else None
 
 
@@ -92,7 +92,7 @@ def _score_test_split(context: TrialContext, engine: LoadedEngine, data: TrialDa
 
 
 def _try_other_targets(context: TrialContext) -> None:
-    """What a confirmation says about compatibility: whether the trained model builds elsewhere."""
+    """Record whether the trained model builds for other targets: a confirmation reports it."""
     if context.rank_devices:
         return
     builds = try_builds(

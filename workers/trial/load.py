@@ -1,4 +1,4 @@
-"""An engine in a fresh process of its own: what that takes is the engine's. And whether it is the model."""
+"""Loading an engine in a fresh process, so that all the memory there is the engine's, and checking its parity."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ THREADED_RUNTIMES = ("onnxruntime",)
 """Runtimes that compute on the CPU and take a number of threads."""
 
 MEMORY_METRICS = ("weights_bytes", "activation_bytes", "io_bytes")
-"""What a built engine says that it needs; their sum is `memory_bytes`."""
+"""The parts of a built engine's memory; their sum is `memory_bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """The process that has an engine loaded, and the metrics of its build and its load."""
+    """A process with an engine loaded, and the metrics of the build and the load."""
 
     process: Child
     built: BuiltEngines
@@ -32,14 +32,14 @@ class LoadedEngine:
 
 
 def load(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
-    """Load the model's engine in a fresh process; the one before ends."""
+    """Load the model's engine in a fresh process; the previous process ends."""
     process = context.children.fresh_engine()
     loaded = context.request(process, LOAD, what_to_load(context, built), timeout_seconds=context.limits.load_seconds)
     return record_load(context, process, built, loaded)
 
 
 def what_to_load(context: TrialContext, built: BuiltEngines) -> dict[str, object]:
-    """What the engine's process is asked to load."""
+    """The arguments of LOAD for the engine's process."""
     return {
         "runtime": context.runtime,
         "engine": str(built.model.path),
@@ -49,7 +49,7 @@ def what_to_load(context: TrialContext, built: BuiltEngines) -> dict[str, object
 
 
 def record_load(context: TrialContext, process: Child, built: BuiltEngines, loaded: LoadAnswer) -> LoadedEngine:
-    """Keep what a process that has loaded the model's engine said of that."""
+    """Record what a process answered when it loaded the model's engine."""
     context.record.add_metrics(metrics_in(loaded))
     metrics = {**metrics_in(built.model.said), **metrics_in(loaded)}
     metrics["memory_bytes"] = _memory_bytes(metrics)
@@ -67,16 +67,16 @@ def _memory_bytes(sizes: Mapping[str, object]) -> float:
 
 
 def load_options(context: TrialContext) -> dict[str, int]:
-    """What the runtime is told when it loads an engine."""
+    """The runtime's options for loading an engine."""
     return {"threads": context.children.threads} if context.runtime in THREADED_RUNTIMES else {}
 
 
 def computes_the_same(context: TrialContext, engine: LoadedEngine) -> bool:
-    """Hold the engine's logits against PyTorch's on a batch of validation inputs; a quantized engine's against its
-    quantized graph's, so that what is off is the engine and not the rounding that was asked for.
+    """Compare the engine's logits with PyTorch's on a batch of validation inputs.
 
-    An engine that computes the same is kept for later trials. False if weights were put into an earlier graph which
-    is another function with them. Raises TrialEndedError if the engine is not the model.
+    A quantized engine is compared with its quantized graph instead, so that an error is the engine's and not that of
+    the requested rounding. An engine within the tolerance is kept for later trials. Returns False if weights that were
+    put into an earlier graph make it another function. Raises TrialEndedError if the engine is not the model.
     """
     found = _compare(context, engine)
     coarsest = parity.coarsest(context.dtypes)

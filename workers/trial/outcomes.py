@@ -1,4 +1,4 @@
-"""How an attempt can end, and what it leaves."""
+"""How an attempt can end, and what it reports then."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOG_CHARACTERS = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """How a trial ended, and all that was learnt of it. `log` is the end of what a child printed."""
+    """How a trial ended, and everything learnt about it. `log` is the tail of what a child printed."""
 
     outcome: Outcome
     reason: str | None
@@ -27,7 +27,7 @@ class Finish:
     log: str = ""
 
     def body(self) -> FinishRequest:
-        """As the service takes it."""
+        """The request that tells the service."""
         return {
             "outcome": self.outcome,
             "reason": self.reason[:REASON_CHARACTERS] if self.reason else None,
@@ -39,7 +39,7 @@ class Finish:
 
 
 class TrialEndedError(Exception):
-    """The trial ends here, and would end so again.
+    """The trial ends here; another attempt would end the same way.
 
     TrialEndedError
     └── OutOfMemoryError   ... if it had the device to itself

@@ -15,39 +15,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 TOLERANCES = {"float32": 1e-4, "tf32": 1e-2, "float16": 2e-2, "bfloat16": 5e-2}
-"""The largest parity error by the model's number format, of all tokens together.
+"""The largest allowed parity error over all tokens, by the model's number format.
 
-Measured on right engines: 3e-7 in float32 and 9e-4 in float16 (small models; it grows with depth); bfloat16 rounds
-eight times coarser than float16, tf32 as float16 does.
-A wrong one (a mask left out, a mean over wrong axes) is at 1e-2 and above."""
+Correct engines measured 3e-7 in float32 and 9e-4 in float16 (small models; it grows with depth); bfloat16 rounds eight
+times coarser than float16, tf32 like float16. A wrong engine (a missing mask, a mean over the wrong axes) is at 1e-2
+and above."""
 
 QUANTIZED_TOLERANCES = {"none": 0.0, "int8": 3e-2, "fp8": 1e-1}
-"""The same where an engine is held against its quantized graph: both round, and what lies between two of so few numbers
-may be rounded to either. About what the rounding itself is off by (int8 2e-2, fp8 5e-2 on small models)."""
+"""The same for a quantized engine against its quantized graph: both round, and a value between two of so few numbers
+may be rounded to either. About the error of the rounding itself (int8 2e-2, fp8 5e-2 on small models)."""
 
 WORST_TOKEN_FACTOR = 10
-"""How far above the tolerance a single token may be: rounding alone is relatively large where logits are small."""
+"""How far above the tolerance a single token may be: where logits are small, rounding alone is relatively large."""
 
 
 def coarsest(dtypes: Iterable[str]) -> str:
-    """The one of a model's dtypes that rounds most: what its engine is allowed."""
+    """The dtype of a model that rounds most; its tolerance is the engine's."""
     return max(dtypes, key=TOLERANCES.__getitem__)
 
 
 def tolerance(dtype: str, quantization: str) -> float:
-    """What an engine of a number format is allowed, and of a quantization against its quantized graph."""
+    """The largest parity error that an engine of a number format and a quantization may have."""
     return max(TOLERANCES[dtype], QUANTIZED_TOLERANCES[quantization])
 
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """‖engine − reference‖ / ‖reference‖ of all tokens, and of the token where it is largest."""
+    """‖engine − reference‖ / ‖reference‖ over all tokens, and for the worst token."""
 
     error: float
     worst: float
 
     def kept(self, tolerance: float) -> bool:
-        """Whether the engine is the model, as far as its number format allows. A NaN never is."""
+        """Whether the errors are within the tolerance; NaN never is."""
         return self.error <= tolerance and self.worst <= WORST_TOKEN_FACTOR * tolerance
 
 

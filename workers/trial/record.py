@@ -1,4 +1,4 @@
-"""What an attempt has found so far, kept so that a trial that ends early still reports all that was learnt."""
+"""What an attempt has found so far, so that a trial that ends early still reports it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ OF_EACH_SHAPE = (
     "processes",
     "ranks",
 )
-"""Measurements that each shape has its own of."""
+"""Measurements that are made at each shape."""
 
 OVER_SHAPES: Mapping[str, Callable[[Iterable[float]], float]] = {
     "build_seconds": sum,
     "parity_error": max,
     "parity_error_worst": max,
 }
-"""What one figure of a trial is made of that each shape's engine has: the build of all, the worst parity."""
+"""Metric of each shape's engine -> how the trial's figure follows: the builds add up, the worst parity counts."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What several records of one attempt share."""
+    """What the records of one attempt's shapes share."""
 
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     of_shapes: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
@@ -86,7 +86,7 @@ class TrialRecord:
         self._found.noise.update(noise)
 
     def set_measurement(self, name: str, measurement: Mapping[str, object]) -> None:
-        """Keep a measurement, in place of an earlier one of that name."""
+        """Keep a measurement; it replaces an earlier one of the same name."""
         self._found.measurements[self._measurement(name)] = dict(measurement)
 
     def extend_measurement(self, name: str, more: Mapping[str, object]) -> None:

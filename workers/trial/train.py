@@ -1,4 +1,4 @@
-"""The training, by the torch child: its curve goes to the service, its end is judged here."""
+"""Training, by the torch child: its curve goes to the service, its outcome is judged here."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Trained:
 
 
 def train(context: TrialContext, data: TrialData) -> Trained:
-    """Train the model that the torch child holds; on from where a pruner had stopped it, where that is known.
+    """Train the model that the torch child holds, resuming where a pruner stopped it if that state is kept.
 
-    Raises the interruption's cause: of one that is pruned when the service has the state of the training.
+    Raises the interruption's cause. If the trial is pruned, the state of its training is uploaded first.
     """
     context.children.close_engine()
     ahead = deque(context.rungs)
@@ -57,7 +57,7 @@ def train(context: TrialContext, data: TrialData) -> Trained:
 
 
 def _earlier_training(context: TrialContext) -> Path | None:
-    """The state in which a pruner had stopped the training, as a file; None if it begins at its beginning."""
+    """The file of the state at which a pruner stopped the training; None if it starts from the beginning."""
     digest, path = context.training_state, context.files.earlier_training
     if digest is None or context.artifacts is None or not context.artifacts.training_state(digest, path):
         return None
@@ -66,7 +66,7 @@ def _earlier_training(context: TrialContext) -> Path | None:
 
 
 def _keep_state(context: TrialContext) -> None:
-    """Let the service keep the state of a training that was stopped, if it wants to."""
+    """Upload the state of a stopped training, if the service wants it."""
     cause = context.interruption.cause
     if context.artifacts is not None and isinstance(cause, TrialPrunedError) and cause.keeps_state:
         context.artifacts.upload(TRAINING_STATE, context.files.stopped_training)
@@ -83,7 +83,7 @@ def judge_training(context: TrialContext, trained: Trained) -> None:
 
 
 def _report(context: TrialContext, progress: JsonObject, ahead: deque[int]) -> None:
-    """Pass on a point of the curve, or only how far it is; at once at the next of the rungs that are ahead."""
+    """Report a point of the curve, or only progress. At a rung, send it at once, as the service judges there."""
     is_point = "learning_rate" in progress
     fraction = min(1.0, progress.pop("fraction"))
     context.lease.progress(

@@ -23,13 +23,13 @@ from workers.trial.outcomes import TrialEndedError
 from workers.trial.record import Findings, metrics_in
 
 MEASURE = {"warmup_seconds": 0.2, "seconds": 1.5, "min_runs": 50}
-"""Of the untrained model: enough to judge constraints by."""
+"""Options for the untrained model: enough to judge constraints."""
 
 REMEASURE = {"warmup_seconds": 0.2, "seconds": 3.0, "min_runs": 100}
-"""Of the trained model, or of a probe: the figures that are reported. It ends earlier once the median is certain."""
+"""Options for the trained model or a probe, whose figures are reported. It ends earlier once they are known."""
 
 SHOWN = "latency_ms_p50"
-"""Known of every trial, whatever its sweep decides by: it is what people compare."""
+"""Measured until it is known for every trial, whatever its sweep decides by: it is what people compare."""
 
 FIGURES: Mapping[str, str] = {
     "latency_ms_p90": "latency_ms_p90",
@@ -38,26 +38,26 @@ FIGURES: Mapping[str, str] = {
     "latency_cv": "latency_ms_mean",
     "throughput_per_s": "latency_ms_mean",
 }
-"""Metric -> the figure of the latency that has to be known for it."""
+"""Metric -> the latency figure that has to be known for it."""
 
 SAMPLE_DIGITS = 5
-"""Decimals of the raw samples that are kept: hundredths of a microsecond."""
+"""Decimals kept of the raw samples in ms: hundredths of a microsecond."""
 
 
 class TargetEnvironment(QueuedEnvironment):
-    """The environment of a measurement, with the target that it counts for."""
+    """The environment of a measurement, with its target."""
 
     target: str
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A measurement of latency: all that was measured, with its raw samples, and where."""
+    """A latency measurement with its raw samples and its environment."""
 
     latency: MeasureAnswer
     environment: TargetEnvironment
     engine: LoadedEngine
-    """Of the process that measured last."""
+    """Loaded in the process that measured last."""
 
 
 def measure(context: TrialContext, built: BuiltEngines, options: Mapping[str, float]) -> Measured:
@@ -94,7 +94,7 @@ def measure(context: TrialContext, built: BuiltEngines, options: Mapping[str, fl
 
 
 def repeats_of(context: TrialContext, first: ProcessFigures) -> Repeats:
-    """How often to measure what one process has measured, by the constraints that can be judged so far."""
+    """Decides whether to measure in further processes, by the hardware constraints."""
     known = {**flatten(context.configuration.document), **context.record.findings().metrics}
     parsed = map(parse_constraint, context.constraints)
     return Repeats([each for each in parsed if each.stage == "hardware"], known, first, context.shape)
@@ -103,7 +103,7 @@ def repeats_of(context: TrialContext, first: ProcessFigures) -> Repeats:
 def _loaded_and_measured(
     context: TrialContext, built: BuiltEngines, options: Mapping[str, float]
 ) -> tuple[LoadedEngine, MeasureAnswer]:
-    """In a fresh process, by one request: what needs the device alone is one turn."""
+    """Load and measure in a fresh process by one request, so that both share one turn on the device."""
     process = context.children.fresh_engine()
     answer = context.request(
         process,
@@ -122,7 +122,7 @@ def _loaded_and_measured(
 
 
 def _figures(context: TrialContext, answer: MeasureAnswer) -> ProcessFigures:
-    """The metrics of one process, and the intervals of those that the sweep uses and people look at."""
+    """The metrics of one process, and the intervals of those that the sweep uses or people look at."""
     tokens = context.batch_size * context.inference.sequence_length
     devices = max(1, len(context.rank_devices))
     metrics = metrics_in(answer) | {
@@ -139,14 +139,14 @@ def _figures(context: TrialContext, answer: MeasureAnswer) -> ProcessFigures:
 
 
 def intervals_in(answer: MeasureAnswer) -> dict[str, Interval]:
-    """Figure -> its interval in the process that answered."""
+    """Figure -> its interval within the process that answered."""
     return {
         figure: Interval(metrics_in(answer)[figure], low, high) for figure, (low, high) in answer["intervals"].items()
     }
 
 
 def _of_all(answers: Sequence[MeasureAnswer]) -> MeasureAnswer:
-    """What several processes measured, as one measurement: means, and the samples of all."""
+    """Merge the measurements of several processes: means of the figures, samples of all."""
     last = answers[-1]
     if len(answers) == 1:
         return last
@@ -165,21 +165,21 @@ def _of_all(answers: Sequence[MeasureAnswer]) -> MeasureAnswer:
 
 
 def _summary(answer: MeasureAnswer) -> dict[str, object]:
-    """A measurement without its samples and its environment."""
+    """A measurement without its samples and environment."""
     return {name: value for name, value in answer.items() if name not in ("samples_ms", "environment")}
 
 
 def record_alone(context: TrialContext, answer: MeasureAnswer, options: Mapping[str, float]) -> None:
-    """Keep what a measurement had the device to itself for."""
+    """Record for how long each part of a measurement had the device to itself."""
     timed = "remeasuring" if context.hardware_first and options is REMEASURE else "measuring"
     for part, seconds in answer["environment"]["alone_seconds"].items():
         context.record.add_alone(timed if part == "timed" else part, seconds)
 
 
 def judge_hardware(context: TrialContext, findings: Findings) -> None:
-    """Raise TrialEndedError if a constraint that is known before the training is broken: nothing is trained for it.
+    """Raise TrialEndedError if a constraint that is known before the training is broken.
 
-    What cannot be judged by what was measured is trained.
+    A trial whose constraints the measurements leave undecided is trained.
     """
     metrics = findings.metrics
     values = {**flatten(context.configuration.document), **metrics}
@@ -195,7 +195,7 @@ def judge_hardware(context: TrialContext, findings: Findings) -> None:
 
 
 def _described(context: TrialContext, metrics: Mapping[str, float], processes: int) -> str:
-    """A line for the log: the service gets the figures themselves when the attempt ends."""
+    """A line for the log; the service gets the figures themselves when the attempt ends."""
     latency = f"{metrics['latency_ms_p50']:,.4f} ms (p50), {metrics['latency_ms_p99']:,.4f} ms (p99)"
     at = "" if context.shape is None else f" at {context.shape}"
     over = "" if processes == 1 else f" over {processes} processes, as a limit is near"

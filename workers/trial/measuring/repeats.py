@@ -1,11 +1,11 @@
-"""Whether a latency is measured in further processes, and what all of them say together.
+"""Whether a latency is measured in further processes, and what they say together.
 
-A measurement near a limit is repeated where that may decide it: while the limit lies in the interval of the figure,
-and would lie outside of what the interval becomes at best. In the end the figure itself decides where it is known well
-enough; else it cannot be judged.
+A measurement near a limit is repeated if that may decide it: while the limit lies in the figure's interval, but would
+lie outside the narrowest interval that further processes can give. If it stays undecided, the figure itself decides if
+it is known well enough; otherwise the constraint cannot be judged.
 
-An engine does the same work in each run. Where runs differ by a lot (MACHINE_CV), what a tail has over the median is
-what else ran on the machine: the interval of the tail then begins at the median.
+An engine does the same work in each run. If runs differ a lot (MACHINE_CV), a tail exceeds the median because of other
+programs on the machine, so the interval of the tail then begins at the median.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WITHIN: Mapping[str, float] = {
     "time_to_first_token_ms": _MEDIAN,
     "tokens_per_s": _MEDIAN,
 }
-"""Metric -> half of its interval, relative to it, at which it is known well enough to be judged by."""
+"""Metric -> the half width of its interval, relative to it, at which it is known well enough to judge by."""
 
 MEDIANS: Mapping[str, str] = {
     "latency_ms_mean": "latency_ms_p50",
@@ -44,22 +44,22 @@ MEDIANS: Mapping[str, str] = {
         for share in (90, 99)
     },
 }
-"""Metric of a tail, or with the tail in it -> that of the median."""
+"""Metric of a tail, or one that a tail affects -> the metric of its median."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessFigures:
-    """What was measured in one process, by the metrics' names without a shape."""
+    """What one process measured, by the metrics' names without a shape."""
 
     metrics: Mapping[str, float]
     intervals: Mapping[str, Interval]
-    """Of those of the metrics whose interval is known, within the process."""
+    """Intervals within the process, for the metrics that have one."""
     cvs: Mapping[str, float]
-    """Of those with a tail the coefficient of variation of the runs."""
+    """The coefficient of variation of the runs, for metrics with a tail."""
 
 
 class Repeats:
-    """The figures of one engine over processes, as a sweep's constraints look at them."""
+    """The figures of one engine over several processes, as the sweep's constraints see them."""
 
     def __init__(
         self,
@@ -68,8 +68,8 @@ class Repeats:
         first: ProcessFigures,
         shape: str | None,
     ) -> None:
-        """`known`: parameters and metrics that are known beside those measured, and what an earlier process found of
-        those; `shape`: where it is measured."""
+        """`known`: parameters, metrics that are not measured here, and an earlier measurement of those that are;
+        `shape`: the shape that is measured."""
         self._known = known
         self._shape = shape
         self._found = [first]
@@ -77,21 +77,21 @@ class Repeats:
         self._constraints = [each for each in constraints if measured & set(each.metrics)]
 
     def add(self, found: ProcessFigures) -> None:
-        """What one more process said."""
+        """Add what one more process measured."""
         self._found.append(found)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of the metrics of every process the mean."""
+        """The mean of each metric over the processes."""
         return {name: fmean(each.metrics[name] for each in self._found) for name in self._found[0].metrics}
 
     @property
     def figures(self) -> dict[str, Pooled]:
-        """Metric, with its shape -> what is known of it."""
+        """Metric with its shape -> the pooled figure."""
         return {named_at(name, self._shape): self._pooled(name) for name in self._found[0].intervals}
 
     def _pooled(self, name: str, *, hoped: bool = False) -> Pooled:
-        """`hoped`: what is the best to be hoped for of further processes, all of them calm."""
+        """`hoped`: the best that further processes could give, if all of them are calm."""
         earlier = self._known.get(named_at(name, self._shape))
         found = pooled(
             [each.intervals[name] for each in self._found],
@@ -108,7 +108,7 @@ class Repeats:
         return replace(found, interval=replace(found.interval, low=low), is_known=False)
 
     def are_wanted(self) -> bool:
-        """Whether one more process may decide about a constraint."""
+        """Whether one more process may decide a constraint."""
         if not self._constraints or len(self._found) >= MOST_PROCESSES:
             return False
         figures = self.figures
@@ -124,7 +124,7 @@ class Repeats:
 
     @property
     def noise(self) -> dict[str, FigureNoise]:
-        """As it is kept with the trial."""
+        """The noise as the trial keeps it."""
         return {
             name: {
                 "low": each.interval.low,
@@ -138,5 +138,5 @@ class Repeats:
 
 
 def uncertain(figures: Mapping[str, Pooled]) -> dict[str, Bounds]:
-    """The intervals of what is not known well enough to be judged by its figure."""
+    """The intervals of figures that are not known well enough to judge by."""
     return {name: (each.interval.low, each.interval.high) for name, each in figures.items() if not each.is_known}
