@@ -65,6 +65,7 @@ def submit(
     priority: Annotated[
         int | None, typer.Option(min=-10, max=10, help="Trials of sweeps with a higher one are executed first.")
     ] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="TAG", help="Tag it; again: several.")] = None,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
@@ -75,7 +76,7 @@ def submit(
     if timeout is not None and not wait:
         raise InvalidUsageError("--timeout is of --wait: give both")
     with connect_patiently(server) as client:
-        sweep = client.submit(file, priority=priority)
+        sweep = client.submit(file, priority=priority, tags=tag or [])
         if not as_json:
             out.print(Text(f"Accepted as {sweep.id} ({sweep.name})."))
             print_space(out, sweep.record["space"])

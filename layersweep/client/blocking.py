@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Unpack, cast
@@ -91,16 +91,24 @@ class Client(CatalogCalls, AdministrationCalls):
 
     # sweeps
 
-    def submit(self, document: Source, *, priority: int | None = None, idempotency_key: str | None = None) -> Sweep:
+    def submit(
+        self,
+        document: Source,
+        *,
+        priority: int | None = None,
+        tags: Sequence[str] = (),
+        idempotency_key: str | None = None,
+    ) -> Sweep:
         """Submit a sweep document: a path, YAML or JSON text, or a mapping.
 
         Trials of a sweep with a higher `priority` (-10 to 10, 0 if it is left out) are executed first.
+        `tags` are at most 16, each of 1 to 32 of a-z, 0-9, '.', '_' and '-'; `client.sweeps(tag=...)` finds it by one.
         Sent with an Idempotency-Key, so that a submission whose answer was lost is not made twice; pass your own to
         make that hold across processes. Raises InvalidDocumentError with all that is wrong in the document.
         """
         body, content_type = documents.read(document)
         headers = {"Content-Type": content_type, "Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-        asked: Query = {} if priority is None else {"priority": priority}
+        asked: Query = {"priority": priority, "tag": list(tags)}
         sent = self.transport.object("POST", "/v1/sweeps", params=asked, content=body, headers=headers)
         return Sweep(self.transport, sent)
 

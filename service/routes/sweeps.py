@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 from anyio import to_thread
@@ -107,6 +107,10 @@ async def create_sweep(
             "project may use at most",
         ),
     ] = None,
+    tag: Annotated[
+        list[sweep_schemas.Tag],
+        Query(max_length=sweep_schemas.MOST_TAGS, description="tags that the sweep has at once"),
+    ] = [],  # noqa: B006
 ) -> Response:
     """Post a sweep document, as JSON or YAML. It is validated as a whole: the answer names everything that is wrong."""
     if not validate_only and (answered := await call.answered()) is not None:
@@ -127,7 +131,7 @@ async def create_sweep(
         added = {"estimate": cost, "predictions": predictions}
         return conditional_reads.json_response(preview.model_copy(update=added))
     source = documents.source_text(body, content_type)
-    return await create_prepared(call, "sweep.create", prepared, priority, source)
+    return await create_prepared(call, "sweep.create", prepared, priority, source, tag)
 
 
 @router.get("", response_model=schemas.Page[sweep_schemas.Sweep])
@@ -259,11 +263,12 @@ async def create_prepared(
     prepared: drafts.ValidatedDocument,
     priority: int | None = None,
     source: str | None = None,
+    tags: Sequence[str] = (),
 ) -> Response:
     """Store a sweep, and answer with it and its address. `source`: the text that its document was written as."""
 
     def insert(session: Session) -> sweep_schemas.SweepDetail:
-        sweep = sweeps.insert(session, prepared, project=call.project, priority=priority, source=source)
+        sweep = sweeps.insert(session, prepared, project=call.project, priority=priority, source=source, tags=tags)
         return _shown(call.services, session, sweep).model_copy(update={"notes": prepared.notes()})
 
     return await call.answer(action, insert, status=201)

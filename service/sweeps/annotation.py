@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
@@ -23,13 +25,18 @@ def annotate(session: Session, sweep_id: str, wanted: sweep_schemas.Annotations)
     given = wanted.model_fields_set
     sweep.name = wanted.name if "name" in given else sweep.name
     sweep.note = wanted.note if "note" in given else sweep.note
-    sweep.tags = list(dict.fromkeys(wanted.tags)) if "tags" in given else sweep.tags
+    sweep.tags = each_once(wanted.tags) if "tags" in given else sweep.tags
     sweep.archived = wanted.archived if "archived" in given else sweep.archived
     after = _said_of(sweep)
     if after != before:
         session.flush()
         events.append(session, sweep_id, "sweep.annotated", data=after)
     return session.get_one(Sweep, sweep_id, populate_existing=True)
+
+
+def each_once(tags: Sequence[str]) -> list[str]:
+    """Tags as a sweep has them: in the order in which they were first given."""
+    return list(dict.fromkeys(tags))
 
 
 def has_tag(tag: str) -> sa.ColumnElement[bool]:

@@ -251,6 +251,7 @@ class BudgetExtension(Request):
 
 
 TAG_PATTERN = "^[a-z0-9][a-z0-9._-]{0,31}$"
+MOST_TAGS = 16
 Tag = Annotated[str, Field(pattern=TAG_PATTERN)]
 
 
@@ -259,5 +260,7 @@ class Annotations(Request):
 
     name: str = Field(default="", min_length=1, max_length=200, pattern=TITLE_PATTERN, examples=["baseline"])
     note: str = Field(default="", max_length=4000, examples=["lower learning rates diverge less"])
-    tags: list[Tag] = Field(default=[], max_length=16, description="all that it has from now on", examples=[["paper"]])
+    tags: list[Tag] = Field(
+        default=[], max_length=MOST_TAGS, description="all that it has from now on", examples=[["paper"]]
+    )
     archived: bool = Field(default=False, description="true: lists leave it out unless they are asked for it")

@@ -75,13 +75,13 @@ def insert(
     project: str = DEFAULT,
     priority: int | None = None,
     source: str | None = None,
+    tags: Sequence[str] = (),
 ) -> Sweep:
     """Store a new sweep; `source`: the text of its document, where it is kept.
 
     Raises ConflictError if its dataset or a checkpoint was deleted meanwhile, ForbiddenError for a priority that its
     project may not use.
     """
-    priority = allowed_priority(session, project, priority)
     document = prepared.document
     prepared.keep_data(session, project)
     sweep = Sweep(
@@ -100,7 +100,8 @@ def insert(
         pruner=prepared.pruner.pruner,
         pruner_reason=prepared.pruner.reason,
         space=prepared.space(),
-        priority=priority,
+        priority=allowed_priority(session, project, priority),
+        tags=annotation.each_once(tags),
         target_runtime=document.target_runtime,
         labels=dict(document.target_labels) or None,
         state=SweepState.ACTIVE,
@@ -148,11 +149,10 @@ def page(
 def detail(session: Session, sweep: Sweep) -> sweep_schemas.SweepDetail:
     """The sweep with its document, as it crosses HTTP."""
     (shown,) = _shown(session, [sweep])
-    transfer = None if sweep.transfer is None else sweep_schemas.Transfer(**sweep.transfer)
     return sweep_schemas.SweepDetail(
         **shown.__dict__,
         document=sweep.document,
-        transfer=transfer,
+        transfer=None if sweep.transfer is None else sweep_schemas.Transfer(**sweep.transfer),
         pruning=summary_of(session, sweep),
         spared_builds=spared_builds_of(session, sweep),
         noise=noise_of_sweep(session, sweep),

@@ -17,9 +17,9 @@ def test_a_sweep_is_annotated_and_found_again(live_service: str, client: Client,
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    client.submit(document)
-    assert "tagged paper, v1" in run("annotate", "small", "--name", "first", "--tag", "paper", "--tag", "v1")
-    run("annotate", "first", "--note", "the first one", "--untag", "v1", "--archive")
+    run("submit", str(document), "--tag", "draft")
+    assert "tagged draft, paper, v1" in run("annotate", "small", "--name", "first", "--tag", "paper", "--tag", "v1")
+    run("annotate", "first", "--note", "the first one", "--untag", "v1", "--untag", "draft", "--archive")
     assert "No sweep keeps these filters." not in run("list", "--tag", "paper", "--archived")
     assert json.loads(run("list", "--json"))["items"] == []
     shown = json.loads(run("show", "first", "--json"))

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from service.http.dependencies import Services
 from tests.service.rows import Rows
+from tests.service.sweep_driver import Driver, small
 
 
 def _listed(client: TestClient, **filters: str) -> list[str]:
@@ -41,6 +43,16 @@ def test_a_sweep_is_renamed_noted_tagged_and_archived(client: TestClient, served
     assert same["version"] == archived["version"], "nothing has changed"
     events = [event for event in served_rows.kinds(sweep) if event == "sweep.annotated"]
     assert len(events) == 2
+
+
+def test_a_sweep_has_tags_from_the_beginning(client: TestClient, services: Services) -> None:
+    Driver(services.database, services.settings).add_dataset()
+    posted = client.post("/v1/sweeps", params={"tag": ["paper", "v1", "paper"]}, json=small())
+    assert (posted.status_code, posted.json()["tags"]) == (201, ["paper", "v1"])
+    assert _listed(client, tag="v1") == [posted.json()["name"]]
+    for wrong in (["Paper"], [f"t{number}" for number in range(17)]):
+        refused = client.post("/v1/sweeps", params={"tag": wrong}, json=small())
+        assert (refused.status_code, len(_listed(client))) == (422, 1)
 
 
 @pytest.mark.parametrize(
