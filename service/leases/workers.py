@@ -150,6 +150,16 @@ def page(
     return items, token
 
 
+def read(session: Session, worker_id: str, alive_seconds: float, project: str | None) -> lease_schemas.Worker:
+    """One worker that serves a project (None: any). Raises NotFoundError."""
+    statement = sa.select(Worker, is_alive(alive_seconds)).where(Worker.id == worker_id, serves(project))
+    found = session.execute(statement).first()
+    if found is None:
+        raise NotFoundError(f"there is no worker {worker_id}")
+    row, alive = found
+    return _to_schema(row, _running(session, [row.id]).get(row.id, []), alive)
+
+
 def serves(project: str | None) -> sa.ColumnElement[bool]:
     """Workers that claim trials of the project; None: every worker."""
     if project is None:

@@ -11,6 +11,8 @@ from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
 from service.fleet import device_use, executions
 from service.fleet.schemas import WorkerReport
+from service.http.callers import CallerDep
+from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.http.page_reads import PageReadDep
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequestDep
@@ -40,6 +42,20 @@ async def register_worker(body: lease_schemas.WorkerRegistration, call: WriteReq
         )
 
     return await call.answer("worker.register", register, status=201)
+
+
+@router.get("/{worker}", responses=documented(404))
+@needs_scope("read")
+def get_worker(worker: str, services: ServicesDep, caller: CallerDep) -> lease_schemas.Worker:
+    """One worker, with what each slot does and how busy the device was."""
+    alive_seconds = services.settings.worker_alive_seconds
+
+    def read(session: Session) -> lease_schemas.Worker:
+        found = workers.read(session, worker, alive_seconds, caller.lists)
+        (shown,) = executions.added_to(session, [found], caller.lists)
+        return shown
+
+    return services.database.read(read)
 
 
 @router.delete("/{worker}", status_code=204)

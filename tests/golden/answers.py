@@ -78,6 +78,7 @@ OF_ALL = (
     "/v1/targets",
     "/v1/targets/model?target=onnxruntime 1.32.0 on Test CPU",
     "/v1/workers",
+    "/v1/workers/nothing",
     "/v1/queue",
     "/v1/tokens",
     "/v1/projects",
@@ -130,6 +131,7 @@ def paths(world: World) -> Iterator[tuple[str, str]]:
     yield "/trials/front", f"/trials/{front}"
     for rest in ("", "/artifacts", "/artifacts/model.onnx", "/artifacts/nothing", "/transformers", "/transformers.zip"):
         yield f"/v1/trials/front{rest}", f"/v1/trials/{front}{rest}"
+    yield "/v1/workers/worker-1", f"/v1/workers/{world.ids['worker-1']}"
     for rest in ("", "/deliveries"):
         yield f"/v1/webhooks/webhook{rest}", f"/v1/webhooks/{world.ids['webhook']}{rest}"
     yield "/v1/sweeps/opinions/events?after=3", f"/v1/sweeps/{world.ids['opinions']}/events?after=3"

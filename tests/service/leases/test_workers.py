@@ -42,6 +42,22 @@ def test_workers_are_listed_with_the_trial_that_they_run(client: TestClient, ser
     assert listed[busy]["targets"][0]["key"] == "onnxruntime 1.32.0 on Test CPU"
 
 
+def test_the_address_of_a_registration_shows_the_worker_as_the_list_does(client: TestClient, served_rows: Rows) -> None:
+    registered = client.post("/v1/workers", json=REGISTRATION)
+    served_rows.sweep(1)
+    client.post("/v1/leases", json={"worker": registered.json()["id"]})
+    shown = client.get(registered.headers["Location"])
+    assert shown.status_code == 200
+    (listed,) = client.get("/v1/workers").json()["items"]
+    assert shown.json().keys() == listed.keys()
+    assert shown.json()["executions"] == listed["executions"] != []
+
+
+def test_a_worker_that_is_not_there_is_404(client: TestClient) -> None:
+    answer = client.get("/v1/workers/none")
+    assert (answer.status_code, answer.json()["detail"]) == (404, "there is no worker none")
+
+
 def test_a_silent_worker_is_not_alive_until_it_is_heard_of_again(client: TestClient, served_rows: Rows) -> None:
     silent, spoken = served_rows.worker(), served_rows.worker()
     served_rows.update(Worker, silent, last_seen_at=1.0)
