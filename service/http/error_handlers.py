@@ -207,8 +207,29 @@ def _words(error: Mapping[str, Any]) -> str:
             return "there is no such field"
         case "string_pattern_mismatch":
             return f"{str(error['input'])[:SHOWN]!r} is not {_form(error['ctx'])}"
+        case "string_too_short" | "too_short":
+            return "it is too short"
+        case "string_too_long" | "too_long":
+            return "it is too long"
+        case kind if (wanted := _remedy(kind, error.get("ctx", {}))) != _ELSE:
+            return f"{_shown(error['input'])} is not {wanted}"
         case _:
             return error["msg"]
+
+
+def _shown(value: object) -> str:
+    """A value that was sent, as JSON names it; of lists and mappings what they are."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case _:
+            return f"{value!r}"[:SHOWN]
 
 
 _FORMS: Mapping[str, str] = {
