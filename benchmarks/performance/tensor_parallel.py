@@ -325,7 +325,7 @@ def main() -> int:
         for part in ("speed", "faults"):
             folder.joinpath(part).mkdir()
         if options.speed_seconds:
-            # One that takes as long as it may is no hung one here.
+            # A slow build is no hung build here: it may take as long as this whole part.
             patient = [*worker, "--build-seconds", str(options.speed_seconds)]
             with running_service(folder / "speed") as url, running_worker(url, folder, "speed", patient):
                 sizes = [int(size) for size in options.sizes.split(",")]

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
+from layers.problems import shown
 from layers.space.document_fields import TITLE_PATTERN
 from layersweep.json_values import JsonObject
 from service.common import schemas
@@ -212,24 +213,9 @@ def _words(error: Mapping[str, Any]) -> str:
         case "string_too_long" | "too_long":
             return "it is too long"
         case kind if (wanted := _remedy(kind, error.get("ctx", {}))) != _ELSE:
-            return f"{_shown(error['input'])} is not {wanted}"
+            return f"{shown(error['input'])} is not {wanted}"
         case _:
             return error["msg"]
-
-
-def _shown(value: object) -> str:
-    """A value that was sent, as JSON names it; of lists and mappings what they are."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case list():
-            return "a list"
-        case dict():
-            return "a mapping"
-        case _:
-            return f"{value!r}"[:SHOWN]
 
 
 _FORMS: Mapping[str, str] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import sqlalchemy as sa
@@ -145,9 +145,7 @@ def page(
         statement = statement.where(Worker.id < before)
     found = session.execute(statement.order_by(Worker.id.desc()).limit(page_size + 1)).all()
     rows, token = first_page(found, page_size, lambda row: (row[0].id,))
-    running = _running(session, [row.id for row, _ in rows])
-    items = [_to_schema(row, running.get(row.id, []), alive) for row, alive in rows]
-    return items, token
+    return _shown(session, rows), token
 
 
 def read(session: Session, worker_id: str, alive_seconds: float, project: str | None) -> lease_schemas.Worker:
@@ -156,8 +154,8 @@ def read(session: Session, worker_id: str, alive_seconds: float, project: str | 
     found = session.execute(statement).first()
     if found is None:
         raise NotFoundError(f"there is no worker {worker_id}")
-    row, alive = found
-    return _to_schema(row, _running(session, [row.id]).get(row.id, []), alive)
+    (worker,) = _shown(session, [found])
+    return worker
 
 
 def serves(project: str | None) -> sa.ColumnElement[bool]:
@@ -172,6 +170,12 @@ def check_reach(session: Session, worker_id: str, project: str | None) -> None:
     worker = session.get(Worker, worker_id)
     if worker is None or (project is not None and worker.project != project):
         raise NotFoundError(f"there is no worker {worker_id}: register again")
+
+
+def _shown(session: Session, rows: Sequence[sa.Row[Worker, bool]]) -> list[lease_schemas.Worker]:
+    """Workers, each with whether it is alive, with the trials that they run."""
+    running = _running(session, [worker.id for worker, _ in rows])
+    return [_to_schema(worker, running.get(worker.id, []), alive) for worker, alive in rows]
 
 
 def _running(session: Session, worker_ids: list[str]) -> dict[str, list[str]]:

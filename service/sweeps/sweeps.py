@@ -79,9 +79,9 @@ def insert(
 ) -> Sweep:
     """Store a new sweep; `source`: the text of its document, where it is kept.
 
-    Raises ConflictError if its dataset or a checkpoint was deleted meanwhile, ForbiddenError for a priority that its
-    project may not use.
+    Raises ConflictError if its dataset or a checkpoint was deleted, ForbiddenError for a priority that it may not have.
     """
+    priority = allowed_priority(session, project, priority)
     document = prepared.document
     prepared.keep_data(session, project)
     sweep = Sweep(
@@ -100,7 +100,7 @@ def insert(
         pruner=prepared.pruner.pruner,
         pruner_reason=prepared.pruner.reason,
         space=prepared.space(),
-        priority=allowed_priority(session, project, priority),
+        priority=priority,
         tags=annotation.each_once(tags),
         target_runtime=document.target_runtime,
         labels=dict(document.target_labels) or None,

@@ -27,7 +27,7 @@ from .protocol import invalid
 from .verbs import EnqueuedPercentiles, MeasureAnswer, Percentiles
 
 INPUT_SETS = 4
-"""Sets of buffers that runs take turns over, so that no run finds its input where the previous run left it."""
+"""Sets of buffers that runs rotate through, so that no run finds its input where the previous run left it."""
 
 DEFAULT_FIGURES = ("latency_ms_p50",)
 """Figures that have to be known if the caller names none."""
@@ -194,7 +194,7 @@ class _Laps:
 
 
 def input_sets(engine: Engine, inputs: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """The sets of inputs that runs take turns over; `inputs` as in `measure`. Raises RequestError("invalid")."""
+    """The sets of inputs that runs rotate through; `inputs` as in `measure`. Raises RequestError("invalid")."""
     ranks = {spec.name: len(spec.shape) for spec in engine.inputs}
     stacked = {name for name, array in inputs.items() if array.ndim == ranks.get(name, -2) + 1}
     if stacked != set(inputs) or not inputs:

@@ -61,7 +61,7 @@ def lay_out_batches(context: TrialContext, data: TrialData) -> None:
 
 
 def _lay_out_shape(context: TrialContext, data: TrialData) -> None:
-    # Only the scored shape needs more examples than a measurement takes turns over.
+    # Only the scored shape needs more examples than a measurement rotates through.
     at_most = None if context.is_scored else INPUT_SETS * context.batch_size
     validation: Batches = data.validation().evaluation(context.batch_size, at_most)
     if context.is_scored:
