@@ -51,6 +51,8 @@ class Instruction:
 
     action: lease_schemas.Action
     reason: str | None = None
+    keep_training_state: bool = False
+    """Of a training that is to be pruned: upload the state from which it can go on."""
 
 
 def is_held(session: Session, trial_id: str, attempt: int) -> bool:

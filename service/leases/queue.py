@@ -24,7 +24,6 @@ from typing import NamedTuple
 from sqlalchemy.orm import Session
 
 from layers.declarations.training import step_count
-from service.common.notifications import QUEUE
 from service.common.rungs import rung_steps
 from service.common.states import TrialState
 from service.database import counts
@@ -42,11 +41,18 @@ from service.leases.claiming import finding, lapses
 from service.leases.holders import Finish, Finished
 from service.leases.row_locks import Claims, FinishesAndClaims, Held
 
-TOPIC = QUEUE
-"""Announced when there may be something to claim."""
-
 _EXPIRE_BATCH = 100
 _LAPSED = "the lease lapsed without a heartbeat"
+
+
+def answer_claim(
+    session: Session, request: lease_schemas.LeaseRequest, lease_seconds: float
+) -> lease_schemas.Lease | lease_schemas.Leases | None:
+    """`claim`, or `claim_several` if the request says `at_most`; None when there is none."""
+    if request.at_most is None:
+        return claim(session, request.worker, lease_seconds)
+    leases = claim_several(session, request.worker, lease_seconds, request.at_most)
+    return lease_schemas.Leases(leases=leases) if leases else None
 
 
 def claim(session: Session, worker_id: str, lease_seconds: float) -> lease_schemas.Lease | None:

@@ -24,9 +24,9 @@ from service.leases.claiming import room
 NEVER = -1
 """The version of the queue at which a worker has claimed that has not claimed yet."""
 
-_VAIN_SECONDS = 5.0
+_MISS_SECONDS = 5.0
 """How long a finish that found nothing to claim stands for the claim that comes after it."""
-_MOST_VAIN = 10_000
+_MOST_MISSES = 10_000
 
 
 @dataclass(eq=False, slots=True)
@@ -63,8 +63,18 @@ class ClaimLines:
         self._recheck_seconds = recheck_seconds
         self._lines: dict[Hashable, _Line] = {}
         self._numbers = itertools.count()
-        self._vain: dict[str, float] = {}
+        self._misses: dict[str, float] = {}
         """Worker -> when (monotonic clock) it finished a trial and was given no other."""
+
+    @property
+    def queue_version(self) -> int:
+        """Grows whenever there may be something new to claim."""
+        return self._notifications.version(QUEUE)
+
+    @property
+    def are_closing(self) -> bool:
+        """Whether the service stops: nobody waits any more."""
+        return self._notifications.is_stopping
 
     async def wait(self, worker_id: str, at_most: int, seconds: float, claimed_at: int) -> bool:
         """Wait for the worker's turn and `at_most` trials; False if there was none within so many seconds.
@@ -81,7 +91,7 @@ class ClaimLines:
         line.waiters.append(waiter)
         if line.task is None or line.task.done():
             line.task = line.loop.create_task(self._serve(claimant, line), name="claim line")
-        elif claimed_at < self._notifications.version(QUEUE):
+        elif claimed_at < self.queue_version:
             self._notifications.publish(line.topic)
         try:
             await asyncio.wait([waiter.released], timeout=seconds)
@@ -94,16 +104,19 @@ class ClaimLines:
             if waiter in line.waiters:
                 line.waiters.remove(waiter)
 
-    def note_vain(self, worker_id: str) -> None:
+    def note_miss(self, worker_id: str) -> None:
         """The worker has just finished a trial, and nothing was there for it to claim."""
-        if len(self._vain) >= _MOST_VAIN:
-            self._vain.clear()
-        self._vain[worker_id] = time.monotonic()
+        if len(self._misses) >= _MOST_MISSES:
+            self._misses.clear()
+        self._misses[worker_id] = time.monotonic()
 
-    def take_vain(self, worker_id: str) -> bool:
-        """Whether the worker's next claim may wait in line at once: it was seen, and in vain, a moment ago. Once."""
-        noted = self._vain.pop(worker_id, -math.inf)
-        return time.monotonic() < noted + _VAIN_SECONDS
+    def take_miss(self, worker_id: str) -> bool:
+        """Whether the worker's finish found nothing to claim a moment ago, so that its claim may wait at once.
+
+        True once for each such finish.
+        """
+        noted = self._misses.pop(worker_id, -math.inf)
+        return time.monotonic() < noted + _MISS_SECONDS
 
     def pass_on(self) -> None:
         """Say that somebody who was released was given nothing, or has left: what there is may be another's."""
@@ -122,7 +135,7 @@ class ClaimLines:
             is_woken = True
             while line.waiters and not self._notifications.is_stopping:
                 topics = (QUEUE, line.topic)
-                version, since = self._notifications.version(QUEUE), self._notifications.version(topics)
+                version, since = self.queue_version, self._notifications.version(topics)
                 await self._release(claimant, line, None if not is_woken else version)
                 if line.waiters:
                     is_woken = await self._notifications.wait(topics, self._recheck_seconds, since=since)

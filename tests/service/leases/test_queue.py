@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from service.common.notifications import QUEUE
 from service.database import counts
 from service.database.models import Attempt, Event, Measurement, Report, Sweep, Trial, TrialMetric
 from service.database.sessions import Database
@@ -168,9 +169,9 @@ def test_an_ended_trial_makes_room_under_the_limit(rows: Rows, worker: Worker) -
     rows.sweep(2, parallel=1)
     lease = worker.must_claim()
     assert worker.claim() is None
-    since = rows.database.notifications.version(queue.TOPIC)
+    since = rows.database.notifications.version(QUEUE)
     worker.finish(lease)
-    assert rows.database.notifications.version(queue.TOPIC) > since
+    assert rows.database.notifications.version(QUEUE) > since
     assert worker.must_claim().number == 1
 
 
