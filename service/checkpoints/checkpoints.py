@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.declarations.training import CHECKPOINT
+from service.checkpoints import reading
 from service.checkpoints.reading import CheckpointContent
 from service.checkpoints.schemas import Checkpoint as CheckpointSchema
 from service.checkpoints.schemas import CheckpointDetail
@@ -24,6 +25,7 @@ from service.database.models import Sweep
 from service.database.retries import again_if_taken
 from service.database.sessions import Database, now
 from service.datasets.content_folders import INCOMING, remove_unless_needed
+from service.datasets.texts.subwords import SubwordTokenizer
 from service.errors import ConflictError, NotFoundError
 from service.settings import Settings
 
@@ -34,19 +36,24 @@ Record = Callable[[Session, str], None]
 def register(
     database: Database,
     settings: Settings,
-    content: CheckpointContent,
-    tokenizer: Path | None,
+    files: Mapping[str, Path],
+    scratch: Path,
     *,
     name: str,
     project: str,
     record: Record,
 ) -> tuple[CheckpointDetail, bool]:
-    """Register what was uploaded under `name`; True when it is new.
+    """Register files of `transformers` under `name`; True when it is new. `scratch` is an empty folder.
 
-    The same content under the same name is the checkpoint that is there already. Raises ConflictError when the name
-    belongs to other content, UnprocessableError when it will not do.
+    `files` has a path for `reading.CONFIG` and `reading.WEIGHTS`, and perhaps for `reading.TOKENIZER`. The same content
+    under the same name is the checkpoint that is there already. Raises ConflictError when the name belongs to other
+    content, UnprocessableError when the name or a file will not do.
     """
     check_name(name, "checkpoint")
+    content = reading.read(files[reading.CONFIG], files[reading.WEIGHTS], scratch)
+    tokenizer = files.get(reading.TOKENIZER)
+    if tokenizer is not None:
+        SubwordTokenizer.read(tokenizer)
     digest = content.sha256
     _store(settings, digest, content, tokenizer)
 

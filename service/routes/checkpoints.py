@@ -17,7 +17,7 @@ from service.checkpoints import schemas as checkpoint_schemas
 from service.common import names, schemas
 from service.common.hashing import file_hash
 from service.datasets.datasets import uploads_folder
-from service.datasets.texts.subwords import MOST_FILE_BYTES, SubwordTokenizer
+from service.datasets.texts.subwords import MOST_FILE_BYTES
 from service.errors import UnprocessableError
 from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep
@@ -84,16 +84,11 @@ async def upload_checkpoint(request: Request, call: WriteRequestDep) -> Response
             return _registered(*given)
 
         def register() -> tuple[checkpoint_schemas.CheckpointDetail, bool]:
-            names.check_name(name, "checkpoint")
-            content = reading.read(files[reading.CONFIG], files[reading.WEIGHTS], scratch)
-            tokenizer = files.get(reading.TOKENIZER)
-            if tokenizer is not None:
-                SubwordTokenizer.read(tokenizer)
             return checkpoints.register(
                 services.database,
                 services.settings,
-                content,
-                tokenizer,
+                files,
+                scratch,
                 name=name,
                 project=call.project,
                 record=lambda session, made: call.record(session, "checkpoint.create", made, project=call.project),

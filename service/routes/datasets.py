@@ -16,7 +16,7 @@ from service.auth.scopes import ScopedRoute, needs_scope
 from service.checkpoints import checkpoints
 from service.common import names, schemas
 from service.common.hashing import file_hash
-from service.datasets import datasets, files, uploads
+from service.datasets import datasets, files, registration
 from service.datasets import schemas as dataset_schemas
 from service.datasets.pairs import PAIR_TOKENIZERS
 from service.datasets.texts.subwords import MOST_FILE_BYTES
@@ -140,13 +140,6 @@ def _digests(received: Mapping[str, Sequence[ReceivedFile]]) -> list[str]:
 def _register(call: WriteRequest, reader: MultipartReader, scratch: Path) -> tuple[dataset_schemas.DatasetDetail, bool]:
     """Register what an upload holds; True when it is new."""
     services = call.services
-    form = files.Form(reader.fields)
-    name = form.required("name")
-    names.check_name(name, "dataset")
-    sent = [file.path for file in reader.files.get("file", ())]
-    uploaded = uploads.whole_files(services.settings, call.project, form.required("uploads")) if not sent else []
-    if sent and "uploads" in form:
-        raise UnprocessableError("the form has both `file` and `uploads`: send the data in one of the two ways")
 
     def find_tokenizer(checkpoint: str) -> Path:
         return services.database.read(
@@ -155,22 +148,16 @@ def _register(call: WriteRequest, reader: MultipartReader, scratch: Path) -> tup
             )
         )
 
-    content = files.read(
-        files.Received(sent or uploaded, _one(reader.files.get(files.TOKENIZER_FILE, ())), scratch, find_tokenizer),
-        form,
-        limit_bytes=services.settings.max_upload_bytes,
-    )
-    found = datasets.register(
+    sent = [file.path for file in reader.files.get("file", ())]
+    tokenizer = _one(reader.files.get(files.TOKENIZER_FILE, ()))
+    return registration.register(
         services.database,
         services.settings,
-        content,
-        name=name,
-        size_bytes=sum(path.stat().st_size for path in sent or uploaded),
+        reader.fields,
+        files.Received(sent, tokenizer, scratch, find_tokenizer),
         project=call.project,
         record=lambda session, dataset: call.record(session, "dataset.create", dataset, project=call.project),
     )
-    uploads.delete(services.settings, call.project, [uploads.hash_of(path) for path in uploaded])
-    return found
 
 
 def _one(received: Sequence[ReceivedFile]) -> Path | None:
