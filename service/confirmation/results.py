@@ -18,7 +18,14 @@ from service.database.models import Confirmation as Row
 from service.database.models import Sweep, Trial
 from service.leases.feasibility import constraint_violations
 from service.recommendation.choice import LOSS
-from service.recommendation.further_trainings import TEST_LOSS, FurtherTraining, ScoredTraining, by_candidate, scored
+from service.recommendation.further_trainings import (
+    TEST_LOSS,
+    FurtherTraining,
+    ScoredTraining,
+    by_candidate,
+    is_confirmed,
+    scored,
+)
 from service.recommendation.noise import LEAST_NATS, pooled_spread
 from service.results import leaderboards
 from service.sweeps import sweeps
@@ -51,7 +58,12 @@ def to_schema(session: Session, row: Row, recommended: str | None) -> Confirmati
     optimism = sum(optimisms) / len(optimisms) if optimisms else None
     spread = pooled_spread([[run.validation_loss for run in each] for each in runs.values()])
     missing = _unconfirmed(session, recommended, row)
-    unconfirmed = _says_of_unconfirmed(missing, candidates, best, is_going=child.state in GOING_SWEEPS)
+    if missing is None:
+        unconfirmed = []
+    elif recommended is not None and is_confirmed(session, parent.id, recommended):
+        unconfirmed = [f"trial {missing}, which is recommended, has a confirmation of its own, not this one"]
+    else:
+        unconfirmed = _says_of_unconfirmed(missing, candidates, best, is_going=child.state in GOING_SWEEPS)
     return Confirmation(
         id=child.id,
         sweep=parent.id,

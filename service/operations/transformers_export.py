@@ -35,6 +35,7 @@ from service.operations import artifacts
 from service.operations.model_card import CardFacts, model_card
 from service.operations.schemas import CheckpointDescription
 from service.recommendation.choice import candidate_of
+from service.recommendation.further_trainings import confirmed_losses
 from service.recommendation.measured_noise import noise_of
 from service.recommendation.uncertainty import says_of_figures
 from service.settings import Settings
@@ -146,7 +147,9 @@ def _tokenizer(settings: Settings, dataset: Dataset) -> str | None:
 
 def _sureness(session: Session, sweep: Sweep, trial: Trial) -> list[str]:
     """What is known of the noise of its figures, and what its confirmations found."""
-    says = says_of_figures(noise_of(session, sweep, candidate_of(trial), {trial.id: trial}), trial.metrics)
+    confirmed = confirmed_losses(session, sweep.id)
+    noise = noise_of(session, sweep, candidate_of(trial), {trial.id: trial}, confirmed)
+    says = says_of_figures(noise, trial.metrics)
     for row in confirmations.of_sweep(session, sweep.id):
         for candidate in results.to_schema(session, row, None).candidates:
             if candidate.trial.trial == trial.id and candidate.test is not None:

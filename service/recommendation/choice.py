@@ -6,7 +6,7 @@ Nothing is read here: candidates in, a choice out. What is not a number is never
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +32,10 @@ SMALLER = (
     " A smaller trial takes its place where it is statistically as good: a validation_loss at most one standard error "
     "of the difference worse (the one-standard-error rule: Breiman et al. 1984, Classification and Regression "
     "Trees), and no other objective worse by more than the noise of its measurement."
+)
+CONFIRMED = (
+    " Of confirmed trials the mean losses over their further seeds are compared, and no unconfirmed trial takes the "
+    "place of a confirmed one."
 )
 
 
@@ -156,8 +160,18 @@ def choose(
     return Choice(kept[0], front, kept, limits, baseline_nats, passed_over)
 
 
-ErrorOfDifference = Callable[[Candidate, Candidate], float | None]
-"""Standard error in nats of the difference of two trials' validation losses; None if it is not known."""
+@dataclass(frozen=True, slots=True)
+class LossDifference:
+    """How much higher the validation loss of one trial is than that of another, in nats."""
+
+    nats: float
+    standard_error_nats: float
+    is_of_further_seeds: bool = False
+    """Of the means over the further seeds of confirmations, not of the figures that the sweep measured."""
+
+
+CompareLosses = Callable[[Candidate, Candidate], LossDifference | None]
+"""The first trial's loss less the second's; None where that or its error is not known."""
 
 Tolerance = Callable[[Candidate, Candidate, str], float]
 """How far two measurements of a metric may differ by noise alone, in its unit."""
@@ -169,21 +183,34 @@ class Smaller:
 
     candidate: Candidate
     instead_of: Candidate
-    loss_difference_nats: float
-    standard_error_nats: float
+    difference: LossDifference
+
+
+@dataclass(frozen=True, slots=True)
+class SmallerTrials:
+    """What the overfitting rule found."""
+
+    taken: Smaller | None = None
+    """It takes the chosen trial's place."""
+    unconfirmed: Smaller | None = None
+    """A still smaller one that is as good by the sweep's own figures. It takes no place: it was not confirmed, and
+    what it would replace was."""
 
 
 def find_smaller(
     choice: Choice,
     candidates: Sequence[Candidate],
     goals: Mapping[str, Goal],
-    error_of_difference: ErrorOfDifference,
+    compare_losses: CompareLosses,
     tolerance: Tolerance,
-) -> Smaller | None:
-    """The trial with the fewest parameters that is statistically as good as the chosen one; None if there is none.
+    confirmed: Collection[str] = (),
+) -> SmallerTrials:
+    """The trial with the fewest parameters that is statistically as good as the chosen one.
 
     It keeps every constraint and every limit of the choice, and beats the baseline where the chosen one does. Ties go
-    to the lower loss, then to the earlier trial.
+    to the lower loss, then to the earlier trial. `confirmed`: the ids of confirmed trials. Where the chosen trial, or
+    a smaller one as good, is among them, no other takes its place: the spread over seeds that a confirmation finds
+    widens what counts as good, also for trials whose own further seeds nobody has seen.
     """
     chosen = choice.chosen
     found: list[Smaller] = []
@@ -192,24 +219,32 @@ def find_smaller(
             continue
         if choice.beats_baseline(chosen) and not choice.beats_baseline(candidate):
             continue
-        difference = candidate.value(LOSS) - chosen.value(LOSS)
-        if not math.isfinite(difference) or not _is_within(candidate, choice.limits, goals):
+        if not _is_within(candidate, choice.limits, goals):
             continue
         others = [metric for metric in goals if metric != LOSS]
         if any(_is_worse(candidate, chosen, metric, goals, tolerance(candidate, chosen, metric)) for metric in others):
             continue
-        error = error_of_difference(candidate, chosen)
-        if error is not None and difference <= error:
-            found.append(Smaller(candidate, chosen, difference, error))
-    return min(
-        found,
-        key=lambda each: (each.candidate.value("parameter_count"), each.candidate.value(LOSS), each.candidate.number),
-        default=None,
-    )
+        difference = compare_losses(candidate, chosen)
+        if difference is not None and difference.nats <= difference.standard_error_nats:
+            found.append(Smaller(candidate, chosen, difference))
+    found.sort(key=_size_then_loss)
+    smallest = next(iter(found), None)
+    taken = next((each for each in found if each.candidate.id in confirmed), None)
+    if taken is None and chosen.id not in confirmed:
+        return SmallerTrials(smallest)
+    return SmallerTrials(taken, unconfirmed=smallest if smallest is not taken else None)
 
 
-def rule_in_words(wishes: SelectionPreferences, task: str, baseline: str | None = None) -> str:
-    """How a trial is chosen under these wishes. `baseline`: the best model that only counts, in words."""
+def _size_then_loss(smaller: Smaller) -> tuple[float, float, int]:
+    candidate = smaller.candidate
+    return candidate.value("parameter_count"), candidate.value(LOSS), candidate.number
+
+
+def rule_in_words(
+    wishes: SelectionPreferences, task: str, baseline: str | None = None, *, is_confirmed: bool = False
+) -> str:
+    """How a trial is chosen under these wishes. `baseline`: the best model that only counts, in words;
+    `is_confirmed`: whether trials of the sweep were confirmed."""
     if wishes.prefer:
         rule = PREFERRED.format(metrics=", then the best ".join(wishes.prefer))
     else:
@@ -221,7 +256,7 @@ def rule_in_words(wishes: SelectionPreferences, task: str, baseline: str | None 
     if baseline is not None and task != "probe":
         rule += BEATEN_BY_COUNTING.format(baseline=baseline)
     # A probe learns nothing: no smaller trial of it has a loss that is as good.
-    return rule + TIES + ("" if task == "probe" else SMALLER)
+    return rule + TIES + ("" if task == "probe" else SMALLER + (CONFIRMED if is_confirmed else ""))
 
 
 def _limits(front: Sequence[Candidate], goals: Mapping[str, Goal], wishes: SelectionPreferences) -> dict[str, float]:

@@ -25,8 +25,10 @@ def complexity(
     objectives: Sequence[str],
     training_tokens: int | None,
     smaller: SmallerTrial | None,
+    unconfirmed: str | None,
 ) -> Complexity:
-    """`complete` are the sweep's complete trials, each with whether it is on the front."""
+    """`complete` are the sweep's complete trials, each with whether it is on the front; `unconfirmed` says which
+    smaller trial takes no place because it was not confirmed."""
     seen = tokens_seen(configuration["training"])
     count = chosen.value("parameter_count")
     parameters = count if math.isfinite(count) and count > 0 else None
@@ -56,7 +58,7 @@ def complexity(
         smaller=smaller,
         says=[],
     )
-    says = [PROBE_SAYS] if configuration.get("task") == "probe" else _says(found)
+    says = [PROBE_SAYS] if configuration.get("task") == "probe" else _says(found, unconfirmed)
     return found.model_copy(update={"says": says})
 
 
@@ -68,7 +70,7 @@ def tokens_seen(training: Mapping[str, Scalar]) -> int | None:
     return None if steps is None else steps * int(training["batch_size"]) * int(training["sequence_length"])
 
 
-def _says(found: Complexity) -> list[str]:
+def _says(found: Complexity, unconfirmed: str | None) -> list[str]:
     says: list[str] = []
     if found.tokens_per_parameter is not None and found.parameter_count is not None:
         says.append(
@@ -93,9 +95,9 @@ def _says(found: Complexity) -> list[str]:
         says.append(f"over {len(found.points)} trials the gap {grows} with size (rank correlation {correlation:+.2f})")
     if found.smaller is not None:
         says.append(found.smaller.says)
-    else:
+    elif unconfirmed is None:
         says.append("no smaller trial is statistically as good")
-    return says
+    return says if unconfirmed is None else [*says, unconfirmed]
 
 
 def _rank_correlation(points: Sequence[ComplexityPoint]) -> float | None:

@@ -95,7 +95,13 @@ def _evidence(session: Session, found: Recommended, others: _ComparedTrials, row
         data=implications(dataset, model),
         constraints=slacks(list(sweep.document.get("constraints", [])), setting, row),
         complexity=complexity(
-            chosen, trial.configuration, complete, list(goals), training_tokens(dataset), found.smaller_in_words()
+            chosen,
+            trial.configuration,
+            complete,
+            list(goals),
+            training_tokens(dataset),
+            found.smaller_in_words(),
+            found.unconfirmed_in_words(),
         ),
         literature=compare_presets(chosen, trial.configuration, starts, goals, row),
         compatibility=compatibility(trial.configuration, sweep.target_key, _registered(session), builds),

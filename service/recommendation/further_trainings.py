@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -71,14 +71,34 @@ def scored(trainings: Sequence[FurtherTraining]) -> list[ScoredTraining]:
     ]
 
 
-def seed_spread(session: Session, sweep_id: str) -> tuple[float | None, int]:
-    """The spread of validation losses over seeds by the newest completed confirmation, and of how many seeds."""
+@dataclass(frozen=True, slots=True)
+class ConfirmedLosses:
+    """What the further trainings of all completed confirmations of a sweep had on the validation split."""
+
+    by_trial: Mapping[str, tuple[float, ...]]
+    """Original trial -> the validation loss, in nats, of each of its further seeds: one or more."""
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds, pooled over the trials; None while none has two further seeds."""
+        return pooled_spread(list(self.by_trial.values()))
+
+
+def confirmed_losses(session: Session, sweep_id: str) -> ConfirmedLosses:
+    """Of all confirmations: trials that were confirmed one after the other are compared with one another, too."""
+    losses: dict[str, tuple[float, ...]] = {}
+    completed = _of_sweep(sweep_id).where(Sweep.state == SweepState.COMPLETED).order_by(Confirmation.sweep_id)
+    for row in session.scalars(completed).all():
+        for trial_id, trainings in by_candidate(session, row).items():
+            if runs := scored(trainings):
+                losses[trial_id] = (*losses.get(trial_id, ()), *(run.validation_loss for run in runs))
+    return ConfirmedLosses(losses)
+
+
+def is_confirmed(session: Session, sweep_id: str, trial_id: str) -> bool:
+    """Whether a completed confirmation of the sweep has the trial among its candidates."""
     completed = _of_sweep(sweep_id).where(Sweep.state == SweepState.COMPLETED)
-    row = session.scalar(completed.order_by(Confirmation.sweep_id.desc()).limit(1))
-    if row is None:
-        return None, 1
-    runs = [scored(found) for found in by_candidate(session, row).values()]
-    return pooled_spread([[run.validation_loss for run in each] for each in runs]), 1 + len(row.seeds)
+    return any(trial_id in row.candidates for row in session.scalars(completed))
 
 
 def _of_sweep(sweep_id: str) -> sa.Select[Confirmation]:

@@ -12,7 +12,7 @@ from layers.expressions.metric_names import MetricNames
 from layers.metrics import AT
 from service.database.models import Dataset, Measurement, Sweep, Trial, TrialMetric
 from service.recommendation.choice import Candidate
-from service.recommendation.further_trainings import seed_spread
+from service.recommendation.further_trainings import ConfirmedLosses
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, sampling_error
 from service.recommendation.uncertainty import Noise
 
@@ -20,7 +20,9 @@ PART = "validation"
 LATENCY = "latency_ms_p50"
 
 
-def noise_of(session: Session, sweep: Sweep, chosen: Candidate, front: Mapping[str, Trial]) -> Noise:
+def noise_of(
+    session: Session, sweep: Sweep, chosen: Candidate, front: Mapping[str, Trial], confirmed: ConfirmedLosses
+) -> Noise:
     """Of the chosen trial's figures. `front`: the trials of the front, by id.
 
     Of several shapes, latencies at the first one tell it.
@@ -45,12 +47,12 @@ def noise_of(session: Session, sweep: Sweep, chosen: Candidate, front: Mapping[s
         )
     )
     blocks = validation_blocks(session, [chosen.id])
-    spread, seeds = seed_spread(session, sweep.id)
+    spread = confirmed.spread
     own_spread = None if spread is not None else spread_of_trainings(session, sweep.id)
     return Noise(
         shape=metrics.first,
         seed_spread_nats=own_spread if spread is None else spread,
-        seeds=max(seeds, chosen.trainings),
+        seeds=chosen.trainings + len(confirmed.by_trial.get(chosen.id, ())),
         trainings=chosen.trainings,
         is_confirmed=spread is not None,
         is_confirmable=sweep.dataset_id is None or "test" in session.get_one(Dataset, sweep.dataset_id).parts,

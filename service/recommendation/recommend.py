@@ -26,6 +26,7 @@ from service.recommendation.choice import (
     goals_of,
     rule_in_words,
 )
+from service.recommendation.further_trainings import confirmed_losses
 from service.recommendation.measured_noise import noise_of
 from service.recommendation.neighbours import best_under_limits
 from service.recommendation.preferences import SelectionPreferences
@@ -43,10 +44,14 @@ class Recommended:
     goals: dict[str, Goal]
     choice: Choice
     smaller: Smaller | None
+    unconfirmed: Smaller | None
+    """A still smaller trial, which would have to be confirmed before it takes the place of a confirmed one."""
     noise: Noise
     baseline: Baseline | None
     trials: Mapping[str, Trial] = field(repr=False)
-    """The trials of the front, and the smaller one, by id."""
+    """The trials of the front, and the smaller ones, by id."""
+    is_confirmed: bool = False
+    """Whether trials of the sweep were confirmed."""
     comparison: BaselineComparison | None = None
     under_limits: Neighbour | None = None
 
@@ -61,7 +66,9 @@ class Recommended:
     def answer(self) -> Recommendation:
         return Recommendation(
             sweep=self.sweep.id,
-            rule=rule_in_words(self.wishes, self.sweep.task, self.baseline and self.baseline.words),
+            rule=rule_in_words(
+                self.wishes, self.sweep.task, self.baseline and self.baseline.words, is_confirmed=self.is_confirmed
+            ),
             trial=leaderboards.to_row(self.trial),
             configuration=self.trial.configuration,
             baseline=self.comparison,
@@ -74,6 +81,10 @@ class Recommended:
         if self.smaller is None:
             return None
         return overfitting.in_words(self.smaller, leaderboards.to_row(self.trials[self.smaller.instead_of.id]))
+
+    def unconfirmed_in_words(self) -> str | None:
+        """Which smaller trial may be as good, and was not confirmed as the recommended one was; None if none is."""
+        return None if self.unconfirmed is None else overfitting.unconfirmed_in_words(self.unconfirmed)
 
 
 def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Recommended:
@@ -94,13 +105,22 @@ def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Reco
         raise NoFeasibleTrialError(
             f"sweep {sweep.id} {missing} trial that is complete and feasible: there is none to recommend"
         )
-    noise = noise_of(session, sweep, choice.chosen, trials)
-    found = overfitting.smaller_trial(session, sweep, choice, goals, noise)
-    smaller = None
-    if found is not None:
-        smaller, row = found
-        trials = {**trials, row.id: row}
-    recommended = Recommended(sweep, wishes, goals, choice, smaller, noise, baseline, trials)
+    confirmed = confirmed_losses(session, sweep.id)
+    noise = noise_of(session, sweep, choice.chosen, trials, confirmed)
+    smaller, rows = overfitting.smaller_trials(session, sweep, choice, goals, noise, confirmed)
+    trials = {**trials, **rows}
+    recommended = Recommended(
+        sweep,
+        wishes,
+        goals,
+        choice,
+        smaller.taken,
+        smaller.unconfirmed,
+        noise,
+        baseline,
+        trials,
+        is_confirmed=bool(confirmed.by_trial),
+    )
     if not wishes:
         constraints = sweep.document.get("constraints", [])
         found_under = best_under_limits(

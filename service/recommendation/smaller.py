@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import fmean
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -12,7 +13,17 @@ from layers.metrics import Goal
 from service.common import formatting
 from service.common.states import TrialState
 from service.database.models import Sweep, Trial, TrialMetric
-from service.recommendation.choice import LOSS, Candidate, Choice, Smaller, candidate_of, find_smaller
+from service.recommendation.choice import (
+    LOSS,
+    Candidate,
+    Choice,
+    LossDifference,
+    Smaller,
+    SmallerTrials,
+    candidate_of,
+    find_smaller,
+)
+from service.recommendation.further_trainings import ConfirmedLosses
 from service.recommendation.measured_noise import validation_blocks
 from service.recommendation.noise import difference_error, sampling_error
 from service.recommendation.schemas import SmallerTrial
@@ -23,35 +34,55 @@ MAX_SMALLER = 300
 """Smaller trials that are looked at, the smallest first."""
 
 
-def smaller_trial(
-    session: Session, sweep: Sweep, choice: Choice, goals: Mapping[str, Goal], noise: Noise
-) -> tuple[Smaller, Trial] | None:
-    """The smaller trial that takes the chosen one's place, with its row; None if there is none."""
+def smaller_trials(
+    session: Session,
+    sweep: Sweep,
+    choice: Choice,
+    goals: Mapping[str, Goal],
+    noise: Noise,
+    confirmed: ConfirmedLosses,
+) -> tuple[SmallerTrials, dict[str, Trial]]:
+    """What the rule finds, with the rows of what it found by id."""
     chosen = choice.chosen
     size, loss = chosen.value("parameter_count"), chosen.value(LOSS)
     own = validation_blocks(session, [chosen.id]).get(chosen.id)
     error = sampling_error(own)
     if not math.isfinite(size) or not math.isfinite(loss) or error is None:
-        return None
+        return SmallerTrials(), {}
+    spread = noise.seed_spread_nats or 0.0
     # Paired errors are below the sum of both; another trial's own error is about as large.
     # What is better by more than that is no smaller twin: the rule itself has weighed it against the chosen one.
-    reach = 2 * error + 1.5 * (noise.seed_spread_nats or 0.0)
-    smaller_ones = session.scalars(_smaller_alike(sweep, size, loss - reach, loss + reach)).all()
-    blocks = validation_blocks(session, [trial.id for trial in smaller_ones])
-    spread = noise.seed_spread_nats or 0.0
+    reach = 2 * error + 1.5 * spread
+    alike = session.scalars(_smaller_alike(sweep, size, loss - reach, loss + reach)).all()
+    # A confirmed trial is judged by its further seeds, wherever its own loss lies.
+    among = sa.select(Trial).where(Trial.id.in_(confirmed.by_trial), *_can_be_recommended(sweep))
+    rows = {trial.id: trial for trial in (*alike, *session.scalars(among))}
+    blocks = validation_blocks(session, rows)
 
-    def error_of_difference(candidate: Candidate, other: Candidate) -> float | None:
+    def compare_losses(candidate: Candidate, other: Candidate) -> LossDifference | None:
         sampling = difference_error(blocks.get(candidate.id), own)
+        if sampling is None:
+            return None
+        further = confirmed.by_trial.get(candidate.id), confirmed.by_trial.get(other.id)
+        if further[0] is not None and further[1] is not None:
+            difference = fmean(further[0]) - fmean(further[1])
+            seeds = spread * math.sqrt(1 / len(further[0]) + 1 / len(further[1]))
+            return LossDifference(difference, math.hypot(sampling, seeds), is_of_further_seeds=True)
+        difference = candidate.value(LOSS) - other.value(LOSS)
         seeds = spread * math.sqrt(1 / candidate.trainings + 1 / other.trainings)
-        return None if sampling is None else math.hypot(sampling, seeds)
+        return LossDifference(difference, math.hypot(sampling, seeds)) if abs(difference) <= reach else None
 
     def tolerance(candidate: Candidate, other: Candidate, metric: str) -> float:
         return math.sqrt(2) * noise.deviation(metric, other.value(metric))
 
-    found = find_smaller(choice, [candidate_of(trial) for trial in smaller_ones], goals, error_of_difference, tolerance)
-    if found is None:
-        return None
-    return found, next(trial for trial in smaller_ones if trial.id == found.candidate.id)
+    candidates = [candidate_of(trial) for trial in rows.values()]
+    found = find_smaller(choice, candidates, goals, compare_losses, tolerance, confirmed.by_trial)
+    named = [each.candidate.id for each in (found.taken, found.unconfirmed) if each is not None]
+    return found, {trial_id: rows[trial_id] for trial_id in named}
+
+
+def _can_be_recommended(sweep: Sweep) -> tuple[sa.ColumnElement[bool], ...]:
+    return Trial.sweep_id == sweep.id, Trial.state == TrialState.COMPLETE, Trial.feasible.is_(True)
 
 
 def _smaller_alike(sweep: Sweep, size: float, least: float, most: float) -> sa.Select[Trial]:
@@ -68,7 +99,7 @@ def _smaller_alike(sweep: Sweep, size: float, least: float, most: float) -> sa.S
     return (
         sa.select(Trial)
         .join(sizes, sizes.c.trial_id == Trial.id)
-        .where(Trial.state == TrialState.COMPLETE, Trial.feasible.is_(True))
+        .where(*_can_be_recommended(sweep))
         .order_by(sizes.c.value, Trial.number)
         .limit(MAX_SMALLER)
     )
@@ -76,18 +107,38 @@ def _smaller_alike(sweep: Sweep, size: float, least: float, most: float) -> sa.S
 
 def in_words(smaller: Smaller, instead_of: LeaderboardRow) -> SmallerTrial:
     """Why it takes the place of the trial that the rule chose."""
-    candidate, instead = smaller.candidate, smaller.instead_of
-    saved = int(instead.value("parameter_count") - candidate.value("parameter_count"))
-    difference, error = smaller.loss_difference_nats, smaller.standard_error_nats
+    candidate, difference = smaller.candidate, smaller.difference
     says = (
-        f"trial {candidate.number} is recommended in place of trial {instead.number}, which the rule alone would "
-        f"choose: with {formatting.count(saved)} parameters less ({saved / instead.value('parameter_count'):.0%}) its "
-        f"validation loss is {difference:+.4f} nats, within one standard error of the difference ({error:.4f})"
+        f"trial {candidate.number} is recommended in place of trial {instead_of.number}, which the rule alone would "
+        f"choose: {_as_good(smaller)}"
     )
     return SmallerTrial(
         instead_of=instead_of,
-        parameters_saved=saved,
-        loss_difference_nats=difference,
-        standard_error_nats=error,
+        parameters_saved=_saved(smaller),
+        loss_difference_nats=difference.nats,
+        standard_error_nats=difference.standard_error_nats,
         says=says,
     )
+
+
+def unconfirmed_in_words(unconfirmed: Smaller) -> str:
+    """Why it takes no place, and what would tell whether it should."""
+    number = unconfirmed.candidate.number
+    return (
+        f"trial {number} may be as good as trial {unconfirmed.instead_of.number}, but was not confirmed: "
+        f"{_as_good(unconfirmed)}. Confirm it to see (layersweep confirm SWEEP --trial {number})"
+    )
+
+
+def _as_good(smaller: Smaller) -> str:
+    difference = smaller.difference
+    share = _saved(smaller) / smaller.instead_of.value("parameter_count")
+    loss = "mean validation loss over further seeds" if difference.is_of_further_seeds else "validation loss"
+    return (
+        f"with {formatting.count(_saved(smaller))} parameters less ({share:.0%}) its {loss} is {difference.nats:+.4f} "
+        f"nats, within one standard error of the difference ({difference.standard_error_nats:.4f})"
+    )
+
+
+def _saved(smaller: Smaller) -> int:
+    return int(smaller.instead_of.value("parameter_count") - smaller.candidate.value("parameter_count"))

@@ -19,6 +19,7 @@ from service.database.sessions import now
 from service.errors import NotFoundError, UnprocessableError
 from service.leases import trials as trial_details
 from service.recommendation.choice import LOSS, candidate_of
+from service.recommendation.further_trainings import confirmed_losses
 from service.recommendation.measured_noise import noise_of
 from service.recommendation.recommend import recommend
 from service.recommendation.uncertainty import Z95, Noise
@@ -128,7 +129,8 @@ def _recommended(session: Session, sweep: Sweep) -> str | None:
 def _metrics(session: Session, sweep: Sweep, chosen: Sequence[Trial]) -> list[Row]:
     goals = {each["metric"]: each["goal"] for each in sweep.objectives}
     names = [*goals, *(name for name in MetricNames.of(sweep.document) if name not in goals)]
-    noise = noise_of(session, sweep, candidate_of(chosen[0]), {trial.id: trial for trial in chosen})
+    confirmed = confirmed_losses(session, sweep.id)
+    noise = noise_of(session, sweep, candidate_of(chosen[0]), {trial.id: trial for trial in chosen}, confirmed)
     rows: list[Row] = []
     for name in names:
         values: list[Scalar | None] = [trial.metrics.get(name) for trial in chosen]

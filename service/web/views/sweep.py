@@ -109,12 +109,15 @@ class ResultsPart:
     best: Mapping[str, BestTrial]
     recommended: Recommendation | None
     smaller: SmallerTrial | None
+    unconfirmed_smaller: str | None
     infeasible: Sequence[str]
     """Which constraints the trials broke and what limits they would keep, while none is feasible."""
     artifacts: Sequence[Artifact]
     transformers_architecture: str | None
     """Under which the recommended trial's model can leave."""
     confirmation: ConfirmationRecord | None
+    recommended_is_confirmed: bool
+    """By this confirmation or one before it, or about to be by this one."""
     confirmable: bool
     confirms: str | None
     """The sweep that this one confirms."""
@@ -194,10 +197,16 @@ def results(shown: ShownSweep) -> ResultsPart:
         best=shown.best,
         recommended=None if decided is None else decided.answer(),
         smaller=None if decided is None else decided.smaller_in_words(),
+        unconfirmed_smaller=None if decided is None else decided.unconfirmed_in_words(),
         infeasible=[] if decided else constraint_results.summary(session, row).says,
         artifacts=kept,
         transformers_architecture=None if chosen is None else transformers_export.offered(session, chosen, kept),
         confirmation=(None if confirmation is None else confirmation_results.to_schema(session, confirmation, chosen)),
+        recommended_is_confirmed=(
+            confirmation is not None
+            and chosen is not None
+            and (chosen in confirmation.candidates or further_trainings.is_confirmed(session, row.id, chosen))
+        ),
         confirmable=confirmations.is_confirmable(session, row),
         what_if=shown.what_if,
         confirms=session.scalar(select(Confirmation.confirms).where(Confirmation.sweep_id == row.id)),

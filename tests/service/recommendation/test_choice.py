@@ -16,6 +16,8 @@ from service.errors import UnprocessableError
 from service.recommendation.choice import (
     Candidate,
     Choice,
+    CompareLosses,
+    LossDifference,
     NothingWithinError,
     choose,
     find_smaller,
@@ -152,6 +154,16 @@ def test_the_order_of_the_rows_does_not_matter(
     assert (one and one.chosen.id) == (other and other.chosen.id)
 
 
+def by_figures(error: float | None) -> CompareLosses:
+    """By the trials' own losses, whose difference has this standard error."""
+
+    def compare(one: Candidate, other: Candidate) -> LossDifference | None:
+        difference = one.value("validation_loss") - other.value("validation_loss")
+        return None if error is None or not math.isfinite(difference) else LossDifference(difference, error)
+
+    return compare
+
+
 @given(leaderboards(), wishes(), st.one_of(st.none(), st.floats(0, 2)), st.floats(0, 0.5))
 def test_a_dominated_trial_is_named_only_for_being_smaller_and_as_good(
     candidates: list[Candidate], wish: SelectionPreferences, error: Any, noise: Any
@@ -159,7 +171,7 @@ def test_a_dominated_trial_is_named_only_for_being_smaller_and_as_good(
     choice = chosen_by(candidates, GOALS, wish)
     if choice is None:
         return
-    smaller = find_smaller(choice, candidates, GOALS, lambda one, other: error, lambda one, other, metric: noise)
+    smaller = find_smaller(choice, candidates, GOALS, by_figures(error), lambda one, other, metric: noise).taken
     if smaller is None:
         return
     named, before = smaller.candidate, choice.chosen
@@ -184,14 +196,34 @@ def test_the_smallest_of_those_as_good_is_named() -> None:
     assert choice.chosen is big
 
     def named(error: float | None, noise: float = 0.0) -> str | None:
-        found = find_smaller(choice, [big, middle, small, slow], TWO, lambda a, b: error, lambda a, b, metric: noise)
-        return found and found.candidate.id
+        found = find_smaller(choice, [big, middle, small, slow], TWO, by_figures(error), lambda a, b, metric: noise)
+        return found.taken and found.taken.candidate.id
 
     assert named(0.05) == "2"
     assert named(0.02) == "1"
     assert named(0.001) is None
     assert named(None) is None, "where the error is not known, nothing is as good"
     assert named(0.05, noise=0.3) == "3"
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "taken", "unconfirmed"),
+    [("", "3", None), ("0", None, "3"), ("01", "1", "3"), ("2", "2", "3"), ("012", "2", "3"), ("0123", "3", None)],
+)
+def test_no_unconfirmed_trial_takes_the_place_of_a_confirmed_one(
+    confirmed: str, taken: str | None, unconfirmed: str | None
+) -> None:
+    trials = [
+        Candidate(
+            str(number), number, {"latency_ms_p50": 1.0, "validation_loss": 1 + number / 100, "parameter_count": n}
+        )
+        for number, n in enumerate((1000, 500, 100, 50))
+    ]
+    choice = choose(trials, TWO, SelectionPreferences())
+    assert choice is not None
+    found = find_smaller(choice, trials, TWO, by_figures(0.1), lambda one, other, metric: 0.0, confirmed)
+    names = [each and each.candidate.id for each in (found.taken, found.unconfirmed)]
+    assert names == [taken, unconfirmed]
 
 
 def test_limits_that_nothing_keeps_name_the_closest_trial() -> None:
@@ -266,5 +298,5 @@ def test_a_smaller_trial_that_loses_to_the_baseline_takes_no_place() -> None:
     for baseline, found in ((None, True), (1.9, True), (2.0, False)):
         choice = choose([big], TWO, SelectionPreferences(), baseline)
         assert choice is not None
-        smaller = find_smaller(choice, [small], TWO, lambda one, other: 0.1, lambda one, other, metric: 0.0)
-        assert (smaller is not None) == found, baseline
+        smaller = find_smaller(choice, [small], TWO, by_figures(0.1), lambda one, other, metric: 0.0)
+        assert (smaller.taken is not None) == found, baseline
