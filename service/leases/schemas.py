@@ -105,6 +105,9 @@ class TrialDetail(Trial):
     measurements: dict[str, JsonObject]
 
 
+MOST_METRICS = 256
+"""Of one attempt: more than there are at as many shapes as a sweep may name."""
+
 Dtype = Literal["float32", "tf32", "float16", "bfloat16"]
 ShortText = Annotated[str, Field(max_length=128)]
 Text = Annotated[str, Field(max_length=2000)]
@@ -357,7 +360,7 @@ class FigureNoise(Request):
 NoiseByMetric = Annotated[
     dict[str, FigureNoise],
     Field(
-        max_length=64,
+        max_length=MOST_METRICS,
         description="metric -> how certain it is. A constraint whose limit lies in the interval of a metric that is "
         "not known cannot be judged. A metric that is left out is exactly what it says",
         examples=[{"latency_ms_p50": {"low": 0.40, "high": 0.42, "processes": 1}}],
@@ -379,7 +382,7 @@ class LeaseReport(Request):
     losses: list[Losses] = Field(default=[], max_length=1000)
     metrics: dict[str, float] = Field(
         default={},
-        max_length=64,
+        max_length=MOST_METRICS,
         description="measured so far, as in a finish: the service judges the hardware constraints by them, as long as "
         "nothing was trained, and a pruner compares trials by them. The finish says them again",
         examples=[{"latency_ms_p50": 0.41}],
@@ -393,7 +396,7 @@ class LeaseFinish(Request):
     reason: str | None = Field(default=None, max_length=4000)
     metrics: dict[str, float] = Field(
         default={},
-        max_length=64,
+        max_length=MOST_METRICS,
         description="names of layers.metrics.METRICS, each in its range; parameter_count and flops are the service's",
         examples=[{"latency_ms_p50": 0.41}],
     )

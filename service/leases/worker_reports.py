@@ -25,7 +25,9 @@ from service.leases import schemas as lease_schemas
 MOST_TRIES = 8
 """How often an attempt may begin with the first phase. A worker of this project tries twice."""
 
-MOST_MEASUREMENTS = 64
+MOST_MEASUREMENTS = 128
+"""More than are made at as many shapes as a sweep may name."""
+
 MEASUREMENT_NAME_CHARACTERS = 64
 PROGRESS_CHARACTERS = 4096
 """Of a report's progress, as JSON: it is kept with every event."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
@@ -15,8 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
+from layers.declarations.inference.shape_reader import MAX_NAME
+from layers.declarations.inference.shapes import MAX_SHAPES, NAME, SHAPES
+from layers.expressions.metric_names import MetricNames
 from layers.metrics import LARGEST, METRICS
-from service.database.models import Report, Trial
+from service.database.models import Report, Sweep, Trial
 from service.database.sessions import Database
 from service.http.dependencies import Services
 from service.leases import curves, queue
@@ -31,15 +35,20 @@ from tests.service.sweep_rows import (
     add_worker,
     complete_configuration,
 )
+from workers.trial.record import OF_EACH_SHAPE
 
 
 class Attempt:
     """An attempt of a trial whose service says 1,000 parameters."""
 
-    def __init__(self, client: TestClient, rows: Rows, *constraints: str) -> None:
+    def __init__(
+        self, client: TestClient, rows: Rows, *constraints: str, inference: Mapping[str, Any] | None = None
+    ) -> None:
         self.client = client
         self.sweep = rows.sweep(1, constraints=constraints)
-        rows.database.write(lambda session: session.execute(_OWN_FIGURES) and None)
+        document = {"constraints": list(constraints), "inference": inference or {}}
+        statements = (_OWN_FIGURES, sa.update(Sweep).values(document=document))
+        rows.database.write(lambda session: [session.execute(each) for each in statements] and None)
         lease = client.post("/v1/leases", json={"worker": rows.worker()}).json()
         self.trial = lease["trial"]
         self.path = f"/v1/leases/{self.trial}/1"
@@ -237,10 +246,29 @@ def test_the_newest_attempts_of_a_trial_are_shown(client: TestClient, served_row
     assert client.get(f"/trials/{lease['trial']}").status_code == 200
 
 
+def test_everything_that_is_measured_at_as_many_shapes_as_there_may_be_is_stored(
+    client: TestClient, served_rows: Rows
+) -> None:
+    names = [f"{'x' * (MAX_NAME - 1)}{number}" for number in range(MAX_SHAPES)]
+    shapes = [{NAME: name, "batch_size": number} for number, name in enumerate(names, 1)]
+    attempt = Attempt(client, served_rows, inference={SHAPES: shapes})
+    metrics = {name: 0.5 for name in MetricNames(tuple(names)) if METRICS[name.partition("@")[0]].source == "worker"}
+    noise = {name: {"low": 0.4, "high": 0.6} for name in metrics}
+    at_shapes = {f"{made}@{name}": {"seen": 1} for made in OF_EACH_SHAPE for name in names}
+    said = attempt.report(phase="check", metrics=metrics, noise=noise)
+    assert said.status_code == 200, said.text
+    measurements = {**at_shapes, "training": {}, "cost": {}}
+    said = attempt.finish("failed", reason="x", metrics=metrics, noise=noise, measurements=measurements)
+    assert said.status_code == 200, said.text
+    shown = attempt.shown()
+    assert metrics.items() <= shown["metrics"].items()
+    assert at_shapes.items() <= shown["measurements"].items()
+
+
 def test_lists_and_names_end(attempt: Attempt) -> None:
     assert "at most 4,096" in _refused(attempt.report(progress={"text": "x" * 5000}), "/progress")
-    too_many = {f"measurement {number}": {} for number in range(65)}
-    assert "at most 64" in _refused(attempt.finish("failed", reason="x", measurements=too_many), "/measurements")
+    too_many = {f"measurement {number}": {} for number in range(129)}
+    assert "at most 128" in _refused(attempt.finish("failed", reason="x", measurements=too_many), "/measurements")
     losses = [{"step": step} for step in range(1001)]
     assert "1000" in _refused(attempt.report(losses=losses), "/losses")
     refused = attempt.report(losses=[{"step": 1}, {"step": 2, "training_loss": 1e308}])
