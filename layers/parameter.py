@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+from layers.problems import shown
+
 Scalar = bool | int | float | str
 """What a parameter can be set to."""
 
@@ -84,7 +86,7 @@ class Parameter:
         else:
             value = float(value)
         if not self.minimum <= value <= self.maximum:
-            raise ParameterError(path, f"{value!r} is out of range", self._allowed())
+            raise ParameterError(path, f"{shown(value)} is out of range", self._allowed())
         return value
 
     def _allowed(self) -> str:

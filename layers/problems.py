@@ -66,7 +66,11 @@ def shown(value: object, most: int = 60) -> str:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
-    text = repr(value)
+    return cut(repr(value), most)
+
+
+def cut(text: str, most: int = 24) -> str:
+    """`text` as a message shows it, where it may be long and quotation marks would mislead."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -74,10 +74,16 @@ class ResponseError(LayersweepError):
         self.retry_after_seconds = retry_after_seconds
         super().__init__(self.detail or self.title)
 
+    @property
+    def unsaid(self) -> tuple[ProblemItem, ...]:
+        """The problems that the detail does not say in full, with what to try."""
+        said = self.detail
+        return tuple(item for item in self.errors if not (item.detail in said and item.remedy in said))
+
     def __str__(self) -> str:
         sentence = self.detail or self.title or "no reason was given"
         lines = [f"{sentence} (HTTP {self.status}, {self.type})"]
-        lines += [f"  - {item}" for item in self.errors]
+        lines += [f"  - {item}" for item in self.unsaid]
         return "\n".join(lines)
 
     @staticmethod

@@ -141,6 +141,11 @@ class UnprocessableError(ServiceError):
     type = "unprocessable"
     title = "The request cannot be carried out as it stands"
 
+    @classmethod
+    def at(cls, pointer: str, detail: str, remedy: str) -> UnprocessableError:
+        """Of one thing that is wrong."""
+        return cls(f"{detail}: {remedy}", problems=[Problem(pointer, detail, remedy)])
+
 
 class PayloadTooLargeError(ServiceError):
     status = 413

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
+from layers.problems import cut
+
 MAX_INTEGER = 2**63
 KEYWORDS = frozenset({"and", "or", "not", "in", "if", "else"})
 BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
@@ -84,9 +86,9 @@ def read_number(text: str) -> int | float:
         digits = text.lstrip("0") or "0"
         value = int(digits) if len(digits) <= 20 else MAX_INTEGER
         if value >= MAX_INTEGER:
-            raise ExpressionError(f"the number {text[:24]} is too large", "integers end at 2 ** 63 - 1")
+            raise ExpressionError(f"the number {cut(text)} is too large", "integers end at 2 ** 63 - 1")
         return value
     number = float(text)
     if not math.isfinite(number):
-        raise ExpressionError(f"the number {text[:24]} is too large", "numbers end at 1.8e308")
+        raise ExpressionError(f"the number {cut(text)} is too large", "numbers end at 1.8e308")
     return number

@@ -179,7 +179,7 @@ def _os_error(problem: OSError) -> str:
 
 def report(error: LayersweepError) -> None:
     """Print an error for people: a document's problems as a list of place, what is wrong, and what to try."""
-    items = error.errors if isinstance(error, ResponseError) else ()
+    items = error.unsaid if isinstance(error, ResponseError) else ()
     message = error.detail or error.title if isinstance(error, ResponseError) else str(error)
     err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
     for item in items:

@@ -12,7 +12,7 @@ from fastapi import Query, Request, Response
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from service.common.storable import UnstorableError, check_storable
-from service.errors import Problem, UnprocessableError
+from service.errors import UnprocessableError
 
 Row = TypeVar("Row")
 
@@ -37,9 +37,7 @@ def decode_token(token: str, *types: type | tuple[type, ...]) -> tuple[Any, ...]
         or any(not isinstance(value, kind) or not _storable(value) for value, kind in zip(key, types, strict=True))
     ):
         remedy = "send next_page_token of the page before as it was given, with the same sort and filter"
-        raise UnprocessableError(
-            "page_token is not a token of this list", problems=[Problem("/page_token", token, remedy)]
-        )
+        raise UnprocessableError.at("/page_token", "page_token is not a token of this list", remedy)
     return tuple(key)
 
 

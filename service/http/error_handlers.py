@@ -146,7 +146,7 @@ def _allow(paths: Mapping[str, JsonObject], path: str) -> dict[str, str]:
 def _from_http(error: HTTPException) -> ServiceError:
     if error.status_code == HTTPStatus.BAD_REQUEST:
         # The framework says it of bodies alone, and of those that are no text differently from those that are no JSON.
-        return UnprocessableError("the body does not match its Content-Type")
+        return UnprocessableError.at("", *_unread(error.__cause__))
     known = _BY_STATUS.get(error.status_code)
     if known is not None:
         return known(str(error.detail))
@@ -157,6 +157,20 @@ def _from_http(error: HTTPException) -> ServiceError:
         title = HTTPStatus(error.status_code).phrase
 
     return Other(str(error.detail))
+
+
+def _unread(cause: BaseException | None) -> tuple[str, str]:
+    """Why a body cannot be read, and what to send."""
+    match cause:
+        case RecursionError():
+            return "the body is nested too deeply", "send a flatter one"
+        case UnicodeError() | LookupError():
+            return "the body is not UTF-8", "send JSON in UTF-8"
+        case ValueError():
+            # Python reads no integer of so many digits.
+            return "the body has a number with too many digits", "integers lie between -2 ** 63 and 2 ** 63 - 1"
+        case _:
+            return "the body does not match its Content-Type", "send application/json"
 
 
 def _problems(errors: Sequence[Any], content_type: str) -> list[Problem]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import cast
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_plus, urlsplit
 
 import anyio
 from sqlalchemy.exc import OperationalError
@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from layers.problems import below
 from layersweep import logs
 from service.auth import access
 from service.auth.access import Access, Caller
@@ -36,7 +37,7 @@ from service.errors import (
     UnavailableError,
     UnprocessableError,
 )
-from service.http.error_handlers import MEDIA_TYPE, respond
+from service.http.error_handlers import MEDIA_TYPE, SHOWN, respond
 from service.settings import Settings, is_loopback
 
 COOKIE = "layersweep_token"
@@ -141,8 +142,12 @@ class RequestMiddleware:
             raise ForbiddenError("pages of another origin may not change anything")
         if "\0" in path:
             raise NotFoundError("no path contains a NUL character")
-        if b"%00" in scope["query_string"] or b"\0" in scope["query_string"]:
-            raise UnprocessableError("the query contains a NUL character")
+        for part in scope["query_string"].split(b"&"):
+            if b"%00" in part or b"\0" in part:
+                name = unquote_plus(part.partition(b"=")[0].decode("latin-1")).replace("\0", "")
+                raise UnprocessableError.at(
+                    below("", name[:SHOWN]), "the query contains a NUL character", "leave it out"
+                )
         return caller
 
     async def _caller(self, scope: Scope, path: str, method: str, headers: Headers) -> Caller:

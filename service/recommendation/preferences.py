@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from layers.expressions.metric_names import MetricNames
 from layers.metrics import Goal
-from layers.problems import below
+from layers.problems import below, shown
 from service.errors import Problem, UnprocessableError
 
 
@@ -91,7 +91,7 @@ def _full_name(
         problems.append(Problem(pointer, wrong.message, wrong.remedy))
         return None
     remedy = f"an objective ({', '.join(objectives)}) or another metric, such as parameter_count"
-    problems.append(Problem(pointer, f"{name!r} is not a metric", remedy))
+    problems.append(Problem(pointer, f"{shown(name)} is not a metric", remedy))
     return None
 
 
@@ -103,7 +103,7 @@ def _within(text: str, objectives: Sequence[str], metrics: MetricNames, problems
     number = _number(amount.removesuffix("%"))
     if not separator or number is None:
         remedy = f"write {name}:1% (of the front's best) or {name}:0.02 (in its unit)"
-        problems.append(Problem(below("/within", text), f"{amount!r} is not an amount", remedy))
+        problems.append(Problem(below("/within", text), f"{shown(amount)} is not an amount", remedy))
         return None
     is_share = amount.endswith("%")
     return Within(name, number / 100 if is_share else number, is_share)
@@ -114,13 +114,13 @@ def _weight(text: str, objectives: Sequence[str], metrics: MetricNames, problems
     name = metrics.known(written)
     if name not in objectives:
         problems.append(
-            Problem(below("/weight", text), f"{name!r} is no objective", f"one of: {', '.join(objectives)}")
+            Problem(below("/weight", text), f"{shown(name)} is no objective", f"one of: {', '.join(objectives)}")
         )
         return {}
     number = _number(amount)
     if not separator or number is None:
         problems.append(
-            Problem(below("/weight", text), f"{amount!r} is not a weight", f"write {name}:2; the others have 1")
+            Problem(below("/weight", text), f"{shown(amount)} is not a weight", f"write {name}:2; the others have 1")
         )
         return {}
     return {name: number}

@@ -11,6 +11,7 @@ from layers.expressions.constraints import parse_constraint
 from layers.expressions.metric_names import MetricNames
 from layers.metrics import METRICS, Goal, is_metric
 from layers.metrics import metric as declaration_of
+from layers.problems import shown
 from service.common.states import TrialState
 from service.database.models import Sweep
 from service.errors import UnprocessableError
@@ -28,9 +29,9 @@ def full_names(sweep: Sweep, names: Sequence[str]) -> dict[str, str]:
     parameters, known = leaderboards.parameter_names(sweep), metrics_of(sweep)
     for name in names:
         if name not in parameters and name not in known:
-            metrics = ", ".join(list(METRICS)[:6])
-            neither = f"{name!r} is neither a metric ({metrics}, ...) nor a parameter of this sweep"
-            raise UnprocessableError(str(known.wrong_shape(name) or f"{neither} ({', '.join(parameters)})"))
+            few = f"a metric ({', '.join(list(METRICS)[:6])}, ...) or a parameter ({', '.join(parameters)})"
+            detail = f"{shown(name)} is neither a metric nor a parameter of this sweep"
+            raise _unknown("name", known, name, detail, few)
     return {name: known.known(name) for name in names}
 
 
@@ -98,15 +99,28 @@ def tradeoff(
     )
 
 
-def full_axes(sweep: Sweep, *names: str) -> list[str]:
+def full_axes(sweep: Sweep, x: str, y: str) -> list[str]:
     """The axes by their full names; raises UnprocessableError for one that is neither a metric nor the trials'
     numbers."""
     known = metrics_of(sweep)
-    for name in names:
-        if name != TRIAL_NUMBER and name not in known:
-            unknown = f"{name!r} is not a metric: choose from {TRIAL_NUMBER}, {', '.join(known)}"
-            raise UnprocessableError(str(known.wrong_shape(name) or unknown))
-    return [known.known(name) for name in names]
+    for axis, name in (("x", x), ("y", y)):
+        if name != TRIAL_NUMBER:
+            check_metric(axis, name, known, TRIAL_NUMBER)
+    return [known.known(name) for name in (x, y)]
+
+
+def check_metric(query: str, name: str, known: MetricNames, *others: str) -> None:
+    """Raise UnprocessableError, at the query's parameter `query`, if the sweep has no metric `name`; `others` may be
+    given in its place."""
+    if name not in known:
+        detail = f"{query}={shown(name)} is not a metric"
+        raise _unknown(query, known, name, detail, f"choose from {', '.join([*others, *known])}")
+
+
+def _unknown(query: str, known: MetricNames, name: str, detail: str, remedy: str) -> UnprocessableError:
+    if (wrong := known.wrong_shape(name)) is not None:
+        detail, remedy = wrong.message, wrong.remedy
+    return UnprocessableError.at(f"/{query}", detail, remedy)
 
 
 def edge(columns: Columns, goals: Mapping[str, Goal]) -> Indices:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from layers.expressions.metric_names import MetricNames
 from layers.expressions.names import declaration
 from layers.metrics import METRICS
+from layers.problems import shown
 from layers.space.document_fields import Objective
 from service.common.paging import decode_token, encode_token
 from service.common.states import TrialState
-from service.errors import Problem, UnprocessableError
+from service.errors import UnprocessableError
 from service.results.columns import Column, Columns, Floats, Indices
 
 Mask = NDArray[np.bool_]
@@ -55,7 +56,7 @@ class Condition:
         if match is None or not match.group(3):
             detail = f"where={text[:80]!r} is not a condition"
             remedy = "a name, one of <= >= < > = !=, and a value: latency_ms_p50<=2 or mlp.kind=GatedMLP"
-            raise UnprocessableError(f"{detail}: write {remedy}", problems=[Problem("/where", detail, remedy)])
+            raise UnprocessableError.at("/where", detail, f"write {remedy}")
         return cls(*match.groups())
 
     def _check_choice(self) -> None:
@@ -68,7 +69,7 @@ class Condition:
         if choices and self.value not in choices:
             detail = f"where={str(self)!r}: {self.value!r} is not a value of {self.name}"
             remedy = f"one of: {', '.join(choices)}"
-            raise UnprocessableError(f"{detail}: {remedy}", problems=[Problem("/where", detail, remedy)])
+            raise UnprocessableError.at("/where", detail, remedy)
 
     def named(self, name: str) -> Condition:
         """The same by the full name. Raises UnprocessableError for a value that it never has."""
@@ -91,16 +92,14 @@ class Condition:
             if not present.any():
                 # No trial has told yet whether it is a number.
                 return present
-            raise UnprocessableError(
-                f"where={str(self)!r}: {self.name} is a number here, so it is compared with one"
-            ) from None
+            detail = f"where={str(self)!r}: {self.name} is a number here"
+            raise UnprocessableError.at("/where", detail, "compare it with a number") from None
         return present & _COMPARE[self.operator](column.values, bound)
 
     def _compare_words(self, values: Floats, labels: Sequence[str]) -> Mask:
         if self.operator not in ("=", "!="):
-            raise UnprocessableError(
-                f"where={str(self)!r}: {self.name} is one of {', '.join(labels[:20])}: compare it by = or !="
-            )
+            detail = f"where={str(self)!r}: {self.name} is one of {', '.join(labels[:20])}"
+            raise UnprocessableError.at("/where", detail, "compare it by = or !=")
         code = labels.index(self.value) if self.value in labels else -1
         return _COMPARE[self.operator](values, float(code))
 
@@ -121,11 +120,12 @@ class Filters:
     def __post_init__(self) -> None:
         unknown = [state for state in self.states if state not in set(TrialState)]
         if unknown:
-            raise UnprocessableError(
-                f"state={unknown[0]!r} is not a state of trials: choose from {', '.join(TrialState)}"
-            )
+            detail = f"state={shown(unknown[0])} is not a state of trials"
+            raise UnprocessableError.at("/state", detail, f"choose from {', '.join(TrialState)}")
         if len(self.where) > MAX_CONDITIONS:
-            raise UnprocessableError(f"where is given {len(self.where)} times: at most {MAX_CONDITIONS}")
+            raise UnprocessableError.at(
+                "/where", f"where is given {len(self.where)} times", f"at most {MAX_CONDITIONS}"
+            )
 
     def mask(self, columns: Columns) -> Mask:
         """Which trials are kept."""
@@ -144,7 +144,9 @@ class Filters:
 
     def named(self, metrics: MetricNames, parameters: Sequence[str]) -> Filters:
         """The same with full names. Raises UnprocessableError for a value that the parameter never has."""
-        return replace(self, where=tuple(each.named(full_name(each.name, metrics, parameters)) for each in self.where))
+        return replace(
+            self, where=tuple(each.named(full_name("where", each.name, metrics, parameters)) for each in self.where)
+        )
 
     def identity(self) -> list[Any]:
         return [self.states, self.feasible, self.on_front, [str(condition) for condition in self.where]]
@@ -218,23 +220,23 @@ class Selection:
         return int((before | level).sum())
 
 
-def full_name(name: str, metrics: MetricNames, parameters: Sequence[str]) -> str:
+def full_name(query: str, name: str, metrics: MetricNames, parameters: Sequence[str]) -> str:
     """A metric's name with its shape, or a parameter's path, whose last parts are enough where they fit no other.
 
-    Raises UnprocessableError if they fit several.
+    Raises UnprocessableError, at the query's parameter `query`, if they fit several.
     """
     if name in parameters or name in metrics or name in ("rank", "number"):
         return metrics.known(name)
     fitting = [each for each in parameters if each.endswith(f".{name}")]
     if len(fitting) > 1:
-        raise UnprocessableError(f"{name!r} may be {', '.join(fitting[:20])}: write one of them")
+        raise UnprocessableError.at(f"/{query}", f"{name!r} may be {', '.join(fitting[:20])}", "write one of them")
     return fitting[0] if fitting else name
 
 
 def full_sort(sort: str, metrics: MetricNames, parameters: Sequence[str]) -> str:
     """The same sort with the full name."""
     name = sort.removeprefix("-")
-    return f"{'-' * sort.startswith('-')}{full_name(name, metrics, parameters)}"
+    return f"{'-' * sort.startswith('-')}{full_name('sort', name, metrics, parameters)}"
 
 
 RECOMMENDED = "recommended"
@@ -257,8 +259,7 @@ def needed(
     if sort == RECOMMENDED and first is not None:
         return [*(each["metric"] for each in objectives), *_conditioned(metrics, names, filters)]
     if name not in {*names, "rank", "number"} and name not in metrics:
-        unknown = _unknown("sort", sort, ["rank", "number"], names) + "; a leading '-' turns the order"
-        raise UnprocessableError(str(metrics.wrong_shape(name) or unknown))
+        raise _unknown("sort", sort, name, metrics, names)
     sorted_by = {"rank": [objectives[0]["metric"]], "number": []}.get(name, [name])
     return [*sorted_by, *_conditioned(metrics, names, filters)]
 
@@ -266,8 +267,7 @@ def needed(
 def _conditioned(metrics: MetricNames, names: Sequence[str], filters: Filters) -> list[str]:
     for condition in filters.where:
         if condition.name not in names and condition.name not in metrics:
-            unknown = _unknown("where", condition.name, [], names)
-            raise UnprocessableError(str(metrics.wrong_shape(condition.name) or unknown))
+            raise _unknown("where", condition.name, condition.name, metrics, names)
     return [condition.name for condition in filters.where]
 
 
@@ -332,16 +332,19 @@ def _distance(columns: Columns, objectives: Sequence[Objective]) -> Column:
     return Column(np.sqrt(squares))
 
 
-def _unknown(parameter: str, given: str, extra: Sequence[str], names: Sequence[str]) -> str:
-    metrics = [*extra, f"a metric ({', '.join(list(METRICS)[:4])}, ...)"]
-    verb = "sort" if parameter == "sort" else "compare"
-    return (
-        f"{parameter}={given!r}: {verb} by {', '.join(metrics)} "
-        f"or a parameter ({', '.join(names) or 'this sweep has none open'})"
-    )
+def _unknown(query: str, given: str, name: str, metrics: MetricNames, parameters: Sequence[str]) -> UnprocessableError:
+    """Of the query's parameter `query`, which was `given` with a `name` that the sweep does not have."""
+    if (wrong := metrics.wrong_shape(name)) is not None:
+        return UnprocessableError.at(f"/{query}", wrong.message, wrong.remedy)
+    fitting = f"a metric ({', '.join(list(METRICS)[:4])}, ...) or a parameter "
+    fitting += f"({', '.join(parameters) or 'this sweep has none open'})"
+    remedy = f"compare by {fitting}"
+    if query == "sort":
+        remedy = f"sort by rank, number, {fitting}; a leading '-' turns the order"
+    detail = f"{query}={shown(given)} names neither a metric nor a parameter of this sweep"
+    return UnprocessableError.at(f"/{query}", detail, remedy)
 
 
 def _other_list() -> UnprocessableError:
-    return UnprocessableError(
-        "page_token belongs to another sort, other filters or another list: begin again without it"
-    )
+    detail = "page_token belongs to another sort, other filters or another list"
+    return UnprocessableError.at("/page_token", detail, "begin again without it")

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 from sqlalchemy.orm import Session, object_session
 
+from layers.problems import shown
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.database.models import Sweep
 from service.errors import UnprocessableError
@@ -120,11 +121,10 @@ async def get_effect(
 
     def names(row: Sweep) -> list[str]:
         known_metrics = plot_selection.metrics_of(row)
-        if metric not in known_metrics:
-            unknown = f"metric={metric!r} is not a metric: choose from {', '.join(known_metrics)}"
-            raise UnprocessableError(str(known_metrics.wrong_shape(metric) or unknown))
+        plot_selection.check_metric("metric", metric, known_metrics)
         if parameter not in (known := leaderboards.parameter_names(row)):
-            raise UnprocessableError(f"parameter={parameter!r} is not one of this sweep's: {', '.join(known)}")
+            detail = f"parameter={shown(parameter)} is not one of this sweep's"
+            raise UnprocessableError.at("/parameter", detail, f"choose from {', '.join(known)}")
         return [parameter, known_metrics.resolve(metric)]
 
     def analyse(columns: Columns, row: Sweep) -> result_schemas.Effect:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from layers.problems import DocumentError, below
+from layers.problems import DocumentError, below, cut
 from layersweep.json_values import JsonObject
 from service.errors import InvalidDocumentError, PayloadTooLargeError, Problem, UnsupportedMediaTypeError
 
@@ -167,13 +167,13 @@ def _integer(text: str) -> int | _Unusable:
     digits = text.lstrip("+-0")
     number = int(f"{'-' if text.startswith('-') else ''}{digits or 0}") if len(digits) <= 20 else MAX_INTEGER
     if not -MAX_INTEGER <= number < MAX_INTEGER:
-        return _Unusable(f"{text[:24]} is too large", "integers lie between -2 ** 63 and 2 ** 63 - 1")
+        return _Unusable(f"{cut(text)} is too large", "integers lie between -2 ** 63 and 2 ** 63 - 1")
     return number
 
 
 def _float(text: str) -> float | _Unusable:
     number = float(text)
-    return number if math.isfinite(number) else _Unusable(f"{text[:24]} is too large", "numbers end at 1.8e308")
+    return number if math.isfinite(number) else _Unusable(f"{cut(text)} is too large", "numbers end at 1.8e308")
 
 
 # --- YAML -----------------------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ def page(
     if page_token is not None:
         sort, *after = decode_token(page_token, str, *(str for _ in key))
         if sort != wanted.sort:
-            raise UnprocessableError("page_token belongs to another sort: begin again without it")
+            raise UnprocessableError.at("/page_token", "page_token belongs to another sort", "begin again without it")
         ours, theirs = sa.tuple_(*key), sa.tuple_(*after)
         statement = statement.where(ours < theirs if descending else ours > theirs)
     order = [column.desc() if descending else column.asc() for column in key]

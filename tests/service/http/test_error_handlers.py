@@ -27,13 +27,18 @@ SCOPES = "'read', 'submit', 'work' or 'admin'"
         ("/v1/projects", {"name": "x", "colour": "red"}, "/colour", "leave it out"),
         ("/v1/projects", [], "", "a mapping"),
         ("/v1/sweeps/x:extend", b"", "", "send one, as application/json"),
+        ("/v1/sweeps/x:extend", b"[" * 100_000, "", "send a flatter one"),
+        ("/v1/sweeps/x:extend", b"9" * 5_000, "", "integers lie between"),
+        ("/v1/sweeps/x:extend", b"\xff", "", "send JSON in UTF-8"),
+        ("/v1/sweeps?state=active&na%6De=%00", None, "/name", "leave it out"),
         ("/v1/tokens", {"name": "x", "scopes": ["reads"]}, "/scopes/0", f"one of {SCOPES}"),
         ("/v1/tokens", {"name": "x", "scopes": []}, "/scopes", "at least 1"),
         ("/v1/tokens", {"name": "x", "scopes": ["read"], "expires_in_days": 0}, "/expires_in_days", "more than 0"),
     ],
 )
 def test_every_refusal_has_a_remedy(client: TestClient, path: str, body: Any, pointer: str, remedy: str) -> None:
-    sent = {"content": body} if isinstance(body, bytes) else {"json": body}
+    raw = {"content": body, "headers": {"Content-Type": "application/json"}}
+    sent: dict[str, Any] = raw if isinstance(body, bytes) else {"json": body}
     answer = client.get(path) if body is None else client.post(path, **sent)
     assert answer.status_code == 422, answer.text
     (problem,) = answer.json()["errors"]

@@ -34,6 +34,12 @@ def get(client, sweep, what, status=200, **params):
     return answer.json()
 
 
+def refused(answer, pointer):
+    (problem,) = answer["errors"]
+    assert problem["pointer"] == pointer
+    return problem["detail"]
+
+
 @pytest.fixture
 def many(client, services) -> str:
     """Sixty trials: the number of layers costs latency, the width brings accuracy, the heads do nothing."""
@@ -156,11 +162,12 @@ def test_a_sweep_without_results_is_answered_without_any(client, services):
 
 
 def test_what_cannot_be_drawn_is_refused(client, many):
-    assert "neither a metric" in get(client, many, "columns", 422, name="beauty")["detail"]
+    assert "neither a metric" in refused(get(client, many, "columns", 422, name="beauty"), "/name")
     get(client, many, "columns", 422)
     get(client, many, "columns", 422, name="num_layers", limit=100_000)
-    assert "not one of this sweep's" in get(client, many, "effect", 422, parameter="x", metric="accuracy")["detail"]
-    assert "is not a metric" in get(client, many, "effect", 422, parameter="num_layers", metric="x")["detail"]
+    unknown = get(client, many, "effect", 422, parameter="x", metric="accuracy")
+    assert "not one of this sweep's" in refused(unknown, "/parameter")
+    assert "is not a metric" in refused(get(client, many, "effect", 422, parameter="num_layers", metric="x"), "/metric")
     for what in ("columns?name=num_layers", "hypervolume", "importance"):
         assert client.get(f"/v1/sweeps/nothing/{what}").status_code == 404
 
@@ -185,4 +192,5 @@ def test_a_tradeoff_has_the_edge_of_two_metrics_and_where_the_constraints_lie(cl
     by_number = get(client, sweep, "tradeoff", x="number", y="accuracy")
     assert by_number["sample"]["number"] == [0, 1, 2, 3]
     assert by_number["edge"] == []
-    assert "is not a metric" in get(client, sweep, "tradeoff", status=422, x="beauty", y="accuracy")["detail"]
+    unknown = get(client, sweep, "tradeoff", status=422, x="accuracy", y="beauty")
+    assert "is not a metric" in refused(unknown, "/y")

@@ -166,6 +166,7 @@ def test_what_cannot_be_answered_is_refused(client, sweep):
         answer = client.get(f"/v1/sweeps/{sweep}/leaderboard", params=params)
         assert answer.status_code == 422, params
         assert said in answer.text
+        assert answer.json()["errors"][0]["pointer"] == f"/{next(iter(params))}"
 
 
 def test_a_token_belongs_to_its_sort_and_filters(client, sweep):
@@ -174,6 +175,7 @@ def test_a_token_belongs_to_its_sort_and_filters(client, sweep):
         answer = client.get(f"/v1/sweeps/{sweep}/leaderboard", params={"page_token": token} | other)
         assert answer.status_code == 422
         assert "begin again" in answer.json()["detail"]
+        assert answer.json()["errors"][0]["pointer"] == "/page_token"
 
 
 def read_csv(answer):
