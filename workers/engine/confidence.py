@@ -117,6 +117,26 @@ class Pooled:
         return Pooled(narrower, MOST_PROCESSES, self.spread, narrower.half_width <= within)
 
 
+def intervals(samples_ms: Samples) -> dict[str, Interval]:
+    """Every figure of the samples of one process, in ms; those of the percentiles in their order."""
+    found = {figure: interval(samples_ms, figure) for figure in KNOWN_WITHIN}
+    return {**found, **in_order({figure: found[figure] for figure in SHARES})}
+
+
+def in_order(percentiles: Mapping[str, Interval]) -> dict[str, Interval]:
+    """The intervals of percentiles of one distribution, the lowest first: none begins or ends below a lower one's.
+
+    Each is found by itself, so a state of the machine may widen one alone. But if the next process may find a median
+    as high as that, it finds no lower tail; and a median that is known bounds the tail from below.
+    """
+    ordered: dict[str, Interval] = {}
+    low = high = 0.0
+    for name, each in percentiles.items():
+        low, high = max(low, each.low), max(high, each.high)
+        ordered[name] = Interval(each.value, low, high)
+    return ordered
+
+
 def interval(samples_ms: Samples, figure: str) -> Interval:
     """The figure of the samples of one process, in ms.
 

@@ -154,11 +154,7 @@ def measure(
         **enqueued,
         "flagged": summary["latency_cv"] > FLAGGED_CV,
         "runs": len(samples_ms),
-        "intervals": {
-            figure: [found.low, found.high]
-            for figure in confidence.KNOWN_WITHIN
-            for found in [confidence.interval(samples_ms, figure)]
-        },
+        "intervals": {figure: [found.low, found.high] for figure, found in confidence.intervals(samples_ms).items()},
         "samples_ms": thin(samples_ms).tolist(),
         "environment": {
             **machine.facts(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workers.engine.confidence import KNOWN_WITHIN, MEAN, SHARES, are_known, half_width, interval, pooled
+from workers.engine.confidence import KNOWN_WITHIN, MEAN, SHARES, are_known, half_width, interval, intervals, pooled
 
 TRUE = {"latency_ms_p50": np.log(2), "latency_ms_p90": np.log(10), "latency_ms_p99": np.log(100), MEAN: 1.0}
 """Of an exponential distribution of mean 1."""
@@ -58,6 +58,20 @@ def test_a_machine_that_changes_its_state_is_not_known_however_long_it_is_measur
         assert not are_known(samples, ("latency_ms_p50",))
         mean = interval(samples, MEAN)
         assert mean.low < 0.11 < 0.15 < mean.high
+
+
+def test_no_interval_ends_above_that_of_a_higher_percentile() -> None:
+    """A state that a twentieth of the runs were in, one after the other, widens the interval of the 90th percentile
+    alone."""
+    samples = np.repeat([0.09] * 10 + [0.16] + [0.09] * 9, 120) * np.exp(
+        0.01 * np.random.default_rng(0).normal(size=2400)
+    )
+    found = intervals(samples)
+    p50, p90, p99 = (found[figure] for figure in SHARES)
+    assert interval(samples, "latency_ms_p99").high < p90.high, "by itself"
+    assert p50.high < p90.high <= p99.high
+    assert p50.low <= p90.low <= p99.low
+    assert [found[figure].value for figure in found] == [interval(samples, figure).value for figure in KNOWN_WITHIN]
 
 
 def test_a_process_that_disagrees_with_an_earlier_one_is_known_less_well() -> None:

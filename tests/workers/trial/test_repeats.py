@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from layers.expressions.constraints import parse_constraint
-from workers.engine.confidence import KNOWN_WITHIN, MOST_PROCESSES, interval
+from workers.engine.confidence import KNOWN_WITHIN, MOST_PROCESSES, Interval, interval
 from workers.trial.measuring.repeats import MEDIANS, ProcessFigures, Repeats, uncertain
 
 
@@ -67,6 +67,25 @@ def test_what_was_measured_before_the_training_says_how_far_processes_differ() -
     )
     calm = Repeats([parse_constraint(limit)], {"latency_ms_p50": 1.001}, process(), None)
     assert verdict(calm, limit) == "kept"
+
+
+def test_medians_that_differ_between_processes_widen_the_tails_above_them() -> None:
+    """The tail of each process is the same."""
+    processes = [
+        ProcessFigures(
+            {"latency_ms_p50": median, "latency_ms_p99": 1.1},
+            {"latency_ms_p50": Interval(median, median, median), "latency_ms_p99": Interval(1.1, 1.099, 1.101)},
+            {},
+        )
+        for median in (0.9, 1.09)
+    ]
+    limit = "latency_ms_p99 <= 1.125"
+    repeats = Repeats([parse_constraint(limit)], {}, processes[0], None)
+    repeats.add(processes[1])
+    found = repeats.figures
+    p50, p99 = found["latency_ms_p50"], found["latency_ms_p99"]
+    assert p50.interval.high == p99.interval.high > 1.125
+    assert (p99.interval.value, p99.is_known, verdict(repeats, limit)) == (pytest.approx(1.1), False, "undecided")
 
 
 def test_a_tail_that_the_machine_makes_is_not_the_engines() -> None:

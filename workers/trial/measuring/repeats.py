@@ -17,7 +17,7 @@ from statistics import fmean
 from layers.expressions.constraints import Bounds, Constraint
 from layers.metrics import named_at
 from layers.parameter import Scalar
-from workers.engine.confidence import KNOWN_WITHIN, MACHINE_CV, MOST_PROCESSES, Interval, Pooled, pooled
+from workers.engine.confidence import KNOWN_WITHIN, MACHINE_CV, MOST_PROCESSES, Interval, Pooled, in_order, pooled
 from workers.service.messages import FigureNoise
 
 _MEDIAN, _MEAN = (KNOWN_WITHIN[figure] for figure in ("latency_ms_p50", "latency_ms_mean"))
@@ -36,13 +36,14 @@ WITHIN: Mapping[str, float] = {
 }
 """Metric -> the half width of its interval, relative to it, at which it is known well enough to judge by."""
 
+PERCENTILES: Sequence[Sequence[str]] = [
+    [f"{part}_p{share}" for share in (50, 90, 99)] for part in ("latency_ms", "prefill_ms", "decode_ms_per_token")
+]
+"""The percentiles of each distribution, the lowest first."""
+
 MEDIANS: Mapping[str, str] = {
     "latency_ms_mean": "latency_ms_p50",
-    **{
-        f"{part}_p{share}": f"{part}_p50"
-        for part in ("latency_ms", "prefill_ms", "decode_ms_per_token")
-        for share in (90, 99)
-    },
+    **{tail: median for median, *tails in PERCENTILES for tail in tails},
 }
 """Metric of a tail, or one that a tail affects -> the metric of its median."""
 
@@ -88,7 +89,17 @@ class Repeats:
     @property
     def figures(self) -> dict[str, Pooled]:
         """Metric with its shape -> the pooled figure."""
-        return {named_at(name, self._shape): self._pooled(name) for name in self._found[0].intervals}
+        return self._figures()
+
+    def _figures(self, *, hoped: bool = False) -> dict[str, Pooled]:
+        """`hoped`: as of `_pooled`."""
+        found = {name: self._pooled(name, hoped=hoped) for name in self._found[0].intervals}
+        for names in PERCENTILES:
+            ordered = in_order({name: found[name].interval for name in names if name in found})
+            for name, interval in ordered.items():
+                is_known = found[name].is_known and interval.half_width <= WITHIN[name]
+                found[name] = replace(found[name], interval=interval, is_known=is_known)
+        return {named_at(name, self._shape): each for name, each in found.items()}
 
     def _pooled(self, name: str, *, hoped: bool = False) -> Pooled:
         """`hoped`: the best that further processes could give, if all of them are calm."""
@@ -111,8 +122,7 @@ class Repeats:
         """Whether one more process may decide a constraint."""
         if not self._constraints or len(self._found) >= MOST_PROCESSES:
             return False
-        figures = self.figures
-        hoped = {named_at(name, self._shape): self._pooled(name, hoped=True) for name in self._found[0].intervals}
+        figures, hoped = self.figures, self._figures(hoped=True)
         return any(
             self._is_undecided(constraint, figures) and not self._is_undecided(constraint, hoped)
             for constraint in self._constraints
