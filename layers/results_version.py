@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-RESULTS_VERSION = 7
+RESULTS_VERSION = 8
 """Raised by every commit that changes a loss, a latency or another metric of the same configuration. A worker says it
 when it registers; trials are reused by it, so that none is given a result that would come out differently today."""
 

@@ -4,9 +4,10 @@ An event pair around each launch, spin wait, 200 ms of warm-up, then 3 s. It sha
 through its runtime's bindings, buffers of its own.
 
     $LAYERSWEEP_ENGINE_PYTHON benchmarks/performance/trtexec_loop.py ENGINE INPUTS.npz [--seconds 3] [--plain]
-        [--slot S]
+        [--slot S] [--earlier uploaded|launched]
 
-Prints one line of JSON: the median of the device times in milliseconds, under a CUDA graph unless --plain.
+Prints one line of JSON: the median of the device times in milliseconds, under a CUDA graph unless --plain. --earlier:
+the same graph was captured once before, and only uploaded to the device, or launched, too.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("inputs")
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--earlier", choices=("uploaded", "launched"))
     parser.add_argument("--slot", type=int, help="of caches past_X [B, K, S, H]: where each run writes X [B, K, 1, H]")
     options = parser.parse_args()
 
@@ -84,11 +86,22 @@ def main() -> None:
             target, source = pointers[name] + options.slot * row, pointers[name.removeprefix("past_")]
             must(cudart.cudaMemcpy2DAsync(target, slots * row, source, row, row, count, device_to_device, handle))
 
-    launch = launch_plain
-    if not options.plain:
+    def captured() -> object:
         must(cudart.cudaStreamBeginCapture(stream, cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal))
         launch_plain()
-        executable = must(cudart.cudaGraphInstantiate(must(cudart.cudaStreamEndCapture(stream)), 0))
+        return must(cudart.cudaGraphInstantiate(must(cudart.cudaStreamEndCapture(stream)), 0))
+
+    if options.earlier:
+        earlier = captured()
+        if options.earlier == "uploaded":
+            must(cudart.cudaGraphUpload(earlier, stream))
+        else:
+            must(cudart.cudaGraphLaunch(earlier, stream))
+        must(cudart.cudaStreamSynchronize(stream))
+
+    launch = launch_plain
+    if not options.plain:
+        executable = captured()
 
         def launch_graph() -> None:
             cudart.cudaGraphLaunch(executable, stream)

@@ -255,13 +255,15 @@ class Stream:
 
 
 class Graph:
-    """A captured graph, ready to be launched on its stream."""
+    """A captured graph, ready to be launched on its stream.
+
+    Its first launch uploads it. An upload of its own (cuGraphUpload) that no launch follows makes the graphs after it 4
+    to 7 % slower (benchmarks/performance/generation.py measures it), and a step's first capture is never launched.
+    """
 
     def __init__(self, graph: Any, stream: Stream) -> None:
         self._executable = call("cuGraphInstantiate", graph, 0)
         call("cuGraphDestroy", graph)
-        call("cuGraphUpload", self._executable, stream.handle)
-        stream.wait()
         self._launch = driver().cuGraphLaunch
         self._stream = stream.handle
 
