@@ -111,6 +111,8 @@ def _ended(context: TrialContext) -> TrialEndedError | None:
         return TrialEndedError("failed", str(error))
     except RefusedError as refusal:
         return TrialEndedError("failed", f"the service refused what the trial needs: {refusal}")
+    except MemoryError as error:
+        return OutOfMemoryError("failed", f"{_KINDS['out_of_memory']}: {error or 'of the worker itself'}")
     return None
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.workers.faulty_children import PROGRAMS, FaultyChildren
@@ -26,6 +27,7 @@ from workers.engine_cache import EngineCache
 from workers.execution import Execution
 from workers.interruption import Interruption
 from workers.service.leased_trial import LeasedTrial
+from workers.trial import run
 from workers.trial.context import Limits
 from workers.trial.record import TrialRecord
 
@@ -88,6 +90,16 @@ def test_a_wait_that_fails_is_over(bench: Bench) -> None:
     failed = bench.trial(ScriptedService("probe"), {"model": PROBE})
     assert failed["reason"] == "out of memory: no memory for another thread"
     assert failed["measurements"]["waits"]["build_turn"] > 0
+
+
+def test_inputs_that_the_machine_has_no_memory_for_are_no_error_of_the_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "lay_out_probe_inputs", lambda _: np.empty(1 << 57))
+    failed = bench.trial(ScriptedService("probe"), {"model": PROBE})
+    assert failed["outcome"] == "failed"
+    assert failed["reason"].startswith("out of memory: Unable to allocate 1.00 EiB")
+    assert failed["log"] == "", "no traceback"
 
 
 @pytest.mark.slow
