@@ -123,6 +123,10 @@ out = Terminal()
 err = Terminal(stderr=True)
 
 
+_NO_TEXT = "surrogates not allowed"
+"""What Python says of an argument with bytes that are no character of the locale's encoding, where it is sent."""
+
+
 class Commands(TyperGroup):
     """The root of the command line: expected errors end in a sentence and an exit code, without a traceback.
 
@@ -147,6 +151,12 @@ class Commands(TyperGroup):
         except KeyboardInterrupt:
             err.print("interrupted")
             raise typer.Exit(EXIT_INTERRUPTED) from None
+        except UnicodeEncodeError as problem:
+            if problem.reason != _NO_TEXT:
+                raise
+            said = f"{problem.object!r} is no text in UTF-8: type it anew, or set a UTF-8 locale (LC_ALL=C.UTF-8)"
+            err.print(Text.assemble(("error: ", "bold red"), said), soft_wrap=True)
+            raise typer.Exit(EXIT_WRONG_CALL) from problem
         except BrokenPipeError:
             # The reader of our output has gone (`| head`): there is nobody to tell.
             _close_output()

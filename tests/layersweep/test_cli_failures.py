@@ -242,3 +242,11 @@ def test_tab_offers_nothing_of_an_answer_that_is_none(answer: str, answering: Ca
     words = {"COMP_WORDS": "layersweep leaderboard sm", "COMP_CWORD": "2", "_LAYERSWEEP_COMPLETE": "complete_bash"}
     ended = CliRunner().invoke(app, env={"LAYERSWEEP_SERVER": answering(ANSWERS[answer]), **words})
     assert (ended.exit_code, ended.stdout.strip(), ended.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("call", [("sweep", "show", "\udce9t\udce9"), ("sweep", "list", "--name", "\udce9")])
+def test_what_is_no_text_is_not_sent(call: tuple[str, ...]) -> None:
+    answer = CliRunner().invoke(app, [*call, "--server", "http://127.0.0.1:1"])
+    assert answer.exit_code == EXIT_WRONG_CALL
+    assert "is no text in UTF-8" in answer.stderr
+    assert "udce9" in answer.stderr
