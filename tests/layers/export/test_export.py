@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -9,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from layers.export.onnx_export import HIGHEST_OPSET, OpsetError, cast_copy, export, external_data, graph_opset
+from layers.export.onnx_export import HIGHEST_OPSET, OpsetError, cast_copy, export, external_data, graph_opset, warm_up
 from layers.modules.model import build
 
 
@@ -155,6 +157,11 @@ def test_a_graph_has_static_shapes_and_names_nothing_of_this_machine(completed, 
     assert shapes == {"tokens": [3, 10], "scores": [3, 10, 29]}
     assert b".py" not in path.read_bytes()
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_process_that_is_killed_while_it_warms_up_leaves_no_folder_behind(monkeypatch):
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *_, **__: pytest.fail("a folder"))
+    warm_up()
 
 
 def test_the_same_module_gives_the_same_bytes(completed, tmp_path):
