@@ -58,6 +58,11 @@ class FeasibilityReport:
     examples: dict[str, Rejection] = field(default_factory=dict[str, Rejection])
 
     @property
+    def feasible_points(self) -> int | None:
+        """How many points keep the rules; None where they are not known one by one."""
+        return None if self.points is None or self.sampled else round(self.points * self.feasible_share)
+
+    @property
     def interval(self) -> tuple[float, float]:
         """Where the share of all points lies: the share itself where all were judged, else with 95 % confidence.
 

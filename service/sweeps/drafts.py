@@ -84,8 +84,7 @@ class ValidatedDocument:
 
     def notes(self) -> list[schemas.ProblemItem]:
         """Remarks that refuse nothing."""
-        document, found = self.document, self.feasibility
-        points = None if found.points is None or found.sampled else round(found.points * found.feasible_share)
+        document, points = self.document, self.feasibility.feasible_points
         of_replicates = replicate_notes(document.search.get("replicates", 0), document.budget["trials"], points)
         return [
             schemas.ProblemItem(pointer=note.pointer, detail=note.detail, remedy=note.remedy)

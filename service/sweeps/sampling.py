@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from layers.space.document import FeasibilityReport, SweepDocument
+from layers.space.replicates import LEFT_OPEN, most_of
 from service.common.formatting import plural
 from service.errors import InvalidDocumentError, Problem
 
@@ -88,8 +89,8 @@ def population_size(trials: int) -> int:
 def _automatic(document: SweepDocument, feasibility: FeasibilityReport) -> Choice:
     trials = document.budget["trials"]
     if feasibility.points is not None and feasibility.points <= trials:
-        points = "the only point" if feasibility.points == 1 else f"all {plural(feasibility.points, 'point')}"
-        return Choice("grid", f"the budget of {plural(trials, 'trial')} covers {points} of the space")
+        covered = _covered(document, feasibility, feasibility.points)
+        return Choice("grid", f"the budget of {plural(trials, 'trial')} covers {covered}")
     objectives = len(document.objectives)
     if objectives == 1:
         return _estimator(document, "TPE finds good points in few trials of a mixed space")
@@ -99,15 +100,31 @@ def _automatic(document: SweepDocument, feasibility: FeasibilityReport) -> Choic
         too_much = f"{trials} trials"
     else:
         # Of a small budget the random points are a large part: who looks for the models' trials should know.
-        if trials <= SURROGATE_STARTS:
+        points = trials - _reserved(document)
+        if points <= SURROGATE_STARTS:
             return Choice(
-                "surrogate", f"models begin after {SURROGATE_STARTS} random points, so all {trials} are random"
+                "surrogate", f"models begin after {SURROGATE_STARTS} random points, so all {points} are random"
             )
         begun = f", after {SURROGATE_STARTS} random ones" if trials < FEW_TRIALS else ""
         return Choice("surrogate", f"models of the {objectives} objectives find the front in the fewest trials{begun}")
     if trials > SLOW_TPE_TRIALS and not _has_conditions(document):
         return Choice("nsga2", f"{too_much} are too many for the surrogate sampler, and {trials} trials for TPE")
     return _estimator(document, f"{too_much} are too many for the surrogate sampler")
+
+
+def _covered(document: SweepDocument, feasibility: FeasibilityReport, points: int) -> str:
+    """How much of a space with at most as many points as the budget has trials: some are for further trainings."""
+    reserved, feasible = _reserved(document), feasibility.feasible_points
+    left = document.budget["trials"] - reserved
+    if feasible is not None and feasible > left:
+        takes = f"further trainings may take {plural(reserved, 'trial')}"
+        return f"at least {left} of the {plural(feasible, 'point')} of the space: {takes}"
+    return "the only point of the space" if points == 1 else f"all {plural(points, 'point')} of the space"
+
+
+def _reserved(document: SweepDocument) -> int:
+    """Trials of the budget that a number of further trainings may take; what `auto` means follows from the sampler."""
+    return 0 if document.search.get("replicates", 0) in (0, LEFT_OPEN) else most_of(document.budget["trials"])
 
 
 def _estimator(document: SweepDocument, reason: str) -> Choice:

@@ -139,6 +139,19 @@ def test_auto_takes_the_grid_where_the_budget_covers_the_space() -> None:
     assert choose(*_read(small(search={"sampler": "auto"}, budget={"trials": 11}))).sampler == "surrogate"
 
 
+@pytest.mark.parametrize(
+    ("trials", "replicates", "covered"),
+    [
+        (12, 4, "at least 11 of the 12 points of the space: further trainings may take 1 trial"),
+        (13, 4, "all 12 points of the space"),
+        (12, "auto", "all 12 points of the space"),
+    ],
+)
+def test_trials_that_are_kept_for_further_trainings_cover_no_points(trials: int, replicates: Any, covered: str) -> None:
+    written = small(search={"sampler": "auto", "replicates": replicates}, budget={"trials": trials})
+    assert choose(*_read(written)) == Choice("grid", f"the budget of {trials} trials covers {covered}")
+
+
 def _automatic(**changes: Any) -> Choice:
     return choose(*_read(document(search={"sampler": "auto"}, **changes)))
 
