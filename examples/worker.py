@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import signal
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +22,17 @@ from typing import Any
 import numpy as np
 
 WARMUP_RUNS, RUNS = 20, 200
-DRAINING = threading.Event()
+
+
+class Stop:
+    """What signals have asked for, and what the next one does."""
+
+    is_asked = False
+    interrupts = False  # whether a signal raises StoppedError: while a claim waits for a trial
+
+
+class StoppedError(Exception):
+    """A signal came while a claim was waiting for a trial."""
 
 
 class EndedError(Exception):
@@ -42,7 +51,8 @@ def call(method: str, path: str, body: Any = None, key: str = "", wait: float = 
                 return answer.status, json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             problem, later = json.loads(error.read()), float(error.headers.get("Retry-After", 1))
-            if error.code < 500 and error.code != 429 and not problem["type"].endswith("in-flight"):
+            is_in_flight = problem["type"].endswith("in-flight") and not Stop.is_asked
+            if error.code < 500 and error.code != 429 and not is_in_flight:
                 return error.code, problem
         except (OSError, http.client.HTTPException) as error:
             problem, later = {"detail": error}, 1.0
@@ -68,7 +78,7 @@ class Attempt:
 
     def check(self) -> None:
         """Called between short pieces of work. A worker whose pieces are long sends its heartbeats from a thread."""
-        if DRAINING.is_set():
+        if Stop.is_asked:
             raise EndedError("drain", "the worker stops")
         if time.monotonic() - self.said_at > self.heartbeat_seconds:
             self.say()
@@ -140,12 +150,35 @@ def register() -> dict[str, Any]:
     return answer
 
 
+def claim(worker: str, wait: float) -> tuple[int, Any]:
+    """Status and answer of a claim. A signal ends its wait."""
+    key, body = uuid.uuid4().hex, {"worker": worker}
+    try:
+        Stop.interrupts = not Stop.is_asked
+        answer = call("POST", "/v1/leases", body, key, wait if Stop.interrupts else 0.0)
+        Stop.interrupts = False
+        return answer
+    except StoppedError:
+        # With the same key: a trial that was given meanwhile is answered again, and can be given back. In flight: none
+        # was, and the service gives none to who does not wait for it any longer.
+        status, lease = call("POST", "/v1/leases", body, key)
+        return (204, None) if status == 409 else (status, lease)
+
+
+def stop(number: int, _: object) -> None:
+    """The first signal stops the worker in order, a second one at once."""
+    signal.signal(number, signal.SIG_DFL)
+    Stop.is_asked = True
+    if Stop.interrupts:
+        Stop.interrupts = False
+        raise StoppedError
+
+
 def work(idle_seconds: float) -> None:
     """Register, then claim and execute until idle for too long or told to stop."""
     worker, idle_since = register(), time.monotonic()
-    while not DRAINING.is_set() and time.monotonic() - idle_since < idle_seconds:
-        body = {"worker": worker["id"]}
-        status, lease = call("POST", "/v1/leases", body, key=uuid.uuid4().hex, wait=min(20.0, idle_seconds))
+    while not Stop.is_asked and time.monotonic() - idle_since < idle_seconds:
+        status, lease = claim(worker["id"], min(20.0, idle_seconds))
         if status == 404:  # the service has forgotten this worker
             worker = register()
         elif status >= 400:
@@ -163,5 +196,5 @@ if __name__ == "__main__":
     options = arguments.parse_args()
     SERVER = options.server.rstrip("/")
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: DRAINING.set())
+        signal.signal(number, stop)
     work(options.idle_seconds)

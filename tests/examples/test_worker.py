@@ -1,14 +1,18 @@
 """examples/worker.py, as whoever writes a worker by docs/worker-protocol.md runs it: against a service, by a sweep."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, get_args
+from queue import SimpleQueue
+from typing import Any, ClassVar, get_args
 
 import httpx2
 import pytest
@@ -89,8 +93,6 @@ def test_the_example_measures_a_sweep(http: httpx2.Client, live_service: str) ->
     with running(live_service) as worker:
         wait_for(http, sweep, state="completed")
         worker.send_signal(signal.SIGTERM)
-        # Told to stop, it awaits the end of its claim: here what it is given, and gives back.
-        submit(http, shapes(budget={"trials": 1}, search={"sampler": "grid", "seed": 0, "reuse": False}))
         assert worker.wait(60) == 0
     rows = http.get(f"/v1/sweeps/{sweep}/leaderboard").json()["items"]
     linear = {
@@ -128,6 +130,50 @@ def test_the_example_gives_back_what_it_cannot_end(http: httpx2.Client, live_ser
     trial = http.get(f"/v1/sweeps/{sweep}/leaderboard").json()["items"][0]
     attempts = http.get(f"/v1/trials/{trial['trial']}").json()["attempts"]
     assert {each["outcome"] for each in attempts} <= {"released"}
+
+
+class Silent(BaseHTTPRequestHandler):
+    """A service that answers no claim while a worker waits for it, and answers the same claim again with a lease."""
+
+    calls: SimpleQueue[tuple[str, str]]
+    CONFIGURATION: ClassVar[dict[str, Any]] = {
+        "task": "probe",
+        "model": {"kind": "linear", "linear.in_features": 8, "linear.out_features": 8},
+        "inference": {"batch_size": 1, "sequence_length": 1},
+    }
+    ANSWERS: ClassVar[dict[str, Any]] = {
+        "/v1/workers": {"id": "w", "heartbeat_seconds": 5},
+        "/v1/leases": {"trial": "t", "attempt": 1, "number": 0, "configuration": CONFIGURATION},
+    }
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.calls.put((self.path, self.headers.get("Idempotency-Key", "")))
+        if self.path == "/v1/leases" and "Prefer" in self.headers:
+            self.rfile.read()
+            return
+        self.send_response(200)
+        self.end_headers()
+        answer = self.ANSWERS.get(self.path, {"action": "continue", "reason": None})
+        self.wfile.write(json.dumps(answer).encode())
+
+    def do_DELETE(self) -> None:
+        self.do_POST()
+
+
+def test_a_signal_ends_a_wait_for_a_trial_and_loses_none() -> None:
+    Silent.calls = calls = SimpleQueue()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with running(f"http://127.0.0.1:{server.server_port}") as worker:
+            assert calls.get()[0] == "/v1/workers"
+            path, key = calls.get()
+            worker.send_signal(signal.SIGINT)
+            assert calls.get(timeout=60) == (path, key), "the claim again"
+            assert worker.wait(60) == 0
+        server.shutdown()
+    paths = [calls.get()[0].removeprefix("/v1/") for _ in range(calls.qsize())]
+    assert paths == ["leases/t/1:report", "leases/t/1:report", "leases/t/1:release", "workers/w"]
 
 
 def test_a_result_without_what_the_sweep_asks_for_is_told_as_failed(http: httpx2.Client, live_service: str) -> None:
