@@ -14,6 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from layersweep.logs import Form
 
 MIB = 1024 * 1024
+MOST_SECONDS = 7 * 86_400
+MOST_DAYS = 36_500
+"""Beyond them a moment may be none that clocks and databases have."""
 MIN_SECRET_CHARACTERS = 32
 
 
@@ -49,7 +52,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(default=30, gt=0, le=3600, description="how long a lease lasts without a heartbeat")
     heartbeat_seconds: float = Field(default=10, gt=0, description="how often workers are told to send one")
     max_attempts: int = Field(default=3, ge=1, le=100, description="charged attempts after which a trial fails")
-    worker_alive_seconds: float = Field(default=90, gt=0, description="silence after which a worker is not alive")
+    worker_alive_seconds: float = Field(
+        default=90, gt=0, le=MOST_SECONDS, description="silence after which a worker is not alive"
+    )
 
     max_document_bytes: int = Field(default=MIB, gt=0, description="largest JSON or YAML body")
     max_upload_bytes: int = Field(default=1024 * MIB, gt=0, description="largest upload of a dataset")
@@ -60,21 +65,38 @@ class Settings(BaseSettings):
         default="",
         description="where they are kept (s3://bucket/folder, or another that fsspec knows); empty: data_dir",
     )
-    artifact_days: float = Field(default=0, ge=0, description="days after which they are deleted; 0: never by age")
+    artifact_days: float = Field(
+        default=0, ge=0, le=MOST_DAYS, description="days after which they are deleted; 0: never by age"
+    )
 
-    log_days: float = Field(default=0, ge=0, description="days after which attempts' logs are deleted; 0: never")
-    sample_days: float = Field(default=0, ge=0, description="days after which raw latency samples are; 0: never")
-    event_days: float = Field(default=0, ge=0, description="days after a sweep's end when its trials' events are")
-    delivery_days: float = Field(default=30, ge=0, description="days after which webhooks' deliveries are; 0: never")
-    audit_days: float = Field(default=0, ge=0, description="days after which audit records are; 0: never")
+    log_days: float = Field(
+        default=0, ge=0, le=MOST_DAYS, description="days after which attempts' logs are deleted; 0: never"
+    )
+    sample_days: float = Field(
+        default=0, ge=0, le=MOST_DAYS, description="days after which raw latency samples are; 0: never"
+    )
+    event_days: float = Field(
+        default=0, ge=0, le=MOST_DAYS, description="days after a sweep's end when its trials' events are"
+    )
+    delivery_days: float = Field(
+        default=30, ge=0, le=MOST_DAYS, description="days after which webhooks' deliveries are; 0: never"
+    )
+    audit_days: float = Field(default=0, ge=0, le=MOST_DAYS, description="days after which audit records are; 0: never")
 
-    body_idle_seconds: float = Field(default=20, gt=0, description="longest wait for the next piece of a body")
+    body_idle_seconds: float = Field(
+        default=20, gt=0, le=MOST_SECONDS, description="longest wait for the next piece of a body"
+    )
     requests_per_second: float = Field(default=2000, gt=0, description="of one token, or of all while there is none")
     concurrent_requests: int = Field(default=2500, gt=0, description="of one token, or of all while there is none")
     wrong_tokens_per_minute: float = Field(default=30, ge=1, description="from one address")
-    max_wait_seconds: float = Field(default=60, ge=0, description="longest `Prefer: wait` that is honoured")
+    max_wait_seconds: float = Field(
+        default=60, ge=0, le=MOST_SECONDS, description="longest `Prefer: wait` that is honoured"
+    )
     recheck_seconds: float = Field(
-        default=1, gt=0, description="how often a waiting call looks at the database for changes by other processes"
+        default=1,
+        gt=0,
+        le=MOST_SECONDS,
+        description="how often a waiting call looks at the database for changes by other processes",
     )
 
     secret_key: SecretStr = Field(
@@ -97,9 +119,14 @@ class Settings(BaseSettings):
     scheduler_lookahead: int = Field(
         default=2, ge=0, description="trials that are asked for ahead of need, a sweep; none by the surrogate sampler"
     )
-    leader_seconds: float = Field(default=10, gt=0, description="how long a scheduler leads a sweep without renewing")
+    leader_seconds: float = Field(
+        default=10, gt=0, le=MOST_SECONDS, description="how long a scheduler leads a sweep without renewing"
+    )
     step_seconds: float = Field(
-        default=120, gt=0, description="silence after which a scheduler's step of a sweep hangs, and another is begun"
+        default=120,
+        gt=0,
+        le=MOST_SECONDS,
+        description="silence after which a scheduler's step of a sweep hangs, and another is begun",
     )
     sampler_seconds: float = Field(
         default=60, gt=0, description="longest time for one suggestion of a sampler that computes in its own process"
@@ -107,7 +134,9 @@ class Settings(BaseSettings):
     sampler_processes: int = Field(
         default=4, ge=1, le=64, description="most processes of samplers that learn; each takes 120 MB and more"
     )
-    scheduler_idle_seconds: float = Field(default=1, gt=0, description="how often an idle scheduler looks around")
+    scheduler_idle_seconds: float = Field(
+        default=1, gt=0, le=MOST_SECONDS, description="how often an idle scheduler looks around"
+    )
 
     @model_validator(mode="after")
     def _fill_in(self) -> Self:
@@ -116,11 +145,18 @@ class Settings(BaseSettings):
         if not self.artifacts_url:
             self.artifacts_url = str((self.data_dir / "artifacts").absolute())
         if 0 < len(self.secret_key.get_secret_value()) < MIN_SECRET_CHARACTERS:
-            raise ValueError(f"secret_key has fewer than {MIN_SECRET_CHARACTERS} characters: openssl rand -hex 32")
+            raise ValueError(
+                f"LAYERSWEEP_SECRET_KEY has fewer than {MIN_SECRET_CHARACTERS} characters: openssl rand -hex 32"
+            )
         if self.sampler_seconds >= self.step_seconds:
-            raise ValueError("sampler_seconds must be less than step_seconds, or a slow suggestion counts as hanging")
+            raise ValueError(
+                "LAYERSWEEP_SAMPLER_SECONDS must be less than LAYERSWEEP_STEP_SECONDS, "
+                "or a slow suggestion counts as hanging"
+            )
         if self.heartbeat_seconds >= self.lease_seconds:
-            raise ValueError("heartbeat_seconds must be less than lease_seconds, or every lease lapses")
+            raise ValueError(
+                "LAYERSWEEP_HEARTBEAT_SECONDS must be less than LAYERSWEEP_LEASE_SECONDS, or every lease lapses"
+            )
         return self
 
     def check_exposure(self, has_tokens: Callable[[], bool]) -> None:

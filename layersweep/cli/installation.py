@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,15 +26,26 @@ DataDir = Annotated[
 def read_settings(**given: Any) -> Any:
     """The service's settings; options of the command line win over the environment. Raises InvalidUsageError."""
     pydantic = part_of_product("pydantic", "service")
+    pydantic_settings = part_of_product("pydantic_settings", "service")
     module = part_of_product("service.settings", "service")
     try:
         return module.Settings(**{name: value for name, value in given.items() if value is not None})
     except pydantic.ValidationError as problem:
-        reasons = [
-            f"{'LAYERSWEEP_' + str(error['loc'][0]).upper() if error['loc'] else 'settings'}: {error['msg']}"
-            for error in problem.errors()
-        ]
-        raise InvalidUsageError("the settings are not usable: " + "; ".join(reasons)) from problem
+        reasons = "; ".join(map(_reason, problem.errors()))
+        raise InvalidUsageError(f"the settings are not usable: {reasons}") from problem
+    except pydantic_settings.SettingsError as problem:
+        # What is no JSON where a list is needed.
+        named = re.search(r'"(\w+)"', str(problem))
+        variable = f"LAYERSWEEP_{named[1].upper()}" if named else "a variable"
+        raise InvalidUsageError(
+            f'the settings are not usable: {variable} is no JSON: write a list as \'["one", "another"]\''
+        ) from problem
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """What is wrong with a setting, in words."""
+    said = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"LAYERSWEEP_{str(error['loc'][0]).upper()} {said}" if error["loc"] else said
 
 
 @contextmanager

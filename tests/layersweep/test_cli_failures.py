@@ -250,3 +250,20 @@ def test_what_is_no_text_is_not_sent(call: tuple[str, ...]) -> None:
     assert answer.exit_code == EXIT_WRONG_CALL
     assert "is no text in UTF-8" in answer.stderr
     assert "udce9" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("PORT", "99999", "LAYERSWEEP_PORT should be less than or equal to 65535"),
+        ("TRUSTED_HOSTS", "my.host", "LAYERSWEEP_TRUSTED_HOSTS is no JSON: write a list as"),
+        ("SECRET_KEY", "short", "LAYERSWEEP_SECRET_KEY has fewer than 32 characters"),
+        ("HEARTBEAT_SECONDS", "30", "LAYERSWEEP_HEARTBEAT_SECONDS must be less than LAYERSWEEP_LEASE_SECONDS"),
+        ("LEADER_SECONDS", "inf", "LAYERSWEEP_LEADER_SECONDS should be less than or equal to"),
+        ("LOG_DAYS", "1e12", "LAYERSWEEP_LOG_DAYS should be less than or equal to"),
+    ],
+)
+def test_a_setting_that_is_not_usable_is_named(variable: str, value: str, said: str) -> None:
+    answer = CliRunner().invoke(app, ["serve"], env={f"LAYERSWEEP_{variable}": value})
+    assert answer.exit_code == EXIT_WRONG_CALL
+    assert f"error: the settings are not usable: {said}" in " ".join(answer.stderr.split())
