@@ -228,7 +228,7 @@ def resume(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DE
 
 @app.command()
 def clone(sweep: SweepName, as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
-    """Submit a sweep's document again; what was measured before is reused."""
+    """Submit a sweep's document again, with its tags; what was measured before is reused."""
     with connect(server) as client:
         made = client.sweep(sweep).clone()
     if as_json:

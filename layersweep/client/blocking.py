@@ -125,7 +125,10 @@ class Client(CatalogCalls, AdministrationCalls):
         )
 
     def clone(self, sweep: str) -> Sweep:
-        """Post the document of a sweep again, as a new sweep; named by its id, or the newest of this name."""
+        """Post the document of a sweep again, as a new sweep with the same tags.
+
+        The sweep is named by its id, or the newest of this name.
+        """
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         return Sweep(
             self.transport, self.transport.object("POST", f"/v1/sweeps/{self._sweep_id(sweep)}:clone", headers=headers)

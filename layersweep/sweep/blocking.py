@@ -298,7 +298,7 @@ class Sweep(Analyses):
         return _follow(self._transport, self, after)
 
     def clone(self) -> Sweep:
-        """Post the same document again, as a new sweep."""
+        """Post the same document again, as a new sweep with the same tags."""
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         return Sweep(self._transport, self._transport.object("POST", self._path(":clone"), headers=headers))
 

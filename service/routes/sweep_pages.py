@@ -31,13 +31,13 @@ def show_editor(
     caller: CallerDep,
     source: Annotated[str, Query(alias="from", max_length=200)] = editor.USUAL,
 ) -> Response:
-    offered, text = services.database.read(
+    offered, begun = services.database.read(
         lambda session: (
             editor.beginnings(session, caller.lists),
             editor.beginning(session, source, caller.bound_to),
         )
     )
-    return render("new.html", offered, text=text, source=source)
+    return render("new.html", offered, begun=begun, source=source)
 
 
 @router.post("/new/check")

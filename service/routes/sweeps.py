@@ -242,12 +242,13 @@ async def prioritize_sweep(sweep: str, body: sweep_schemas.PriorityChange, call:
 )
 @needs_scope("submit")
 async def clone_sweep(sweep: str, call: WriteRequestDep) -> Response:
-    """Post the sweep's document again. What was measured before is reused, unless the document says otherwise."""
+    """Post the sweep's document again, with its tags. What was measured before is reused, unless the document says
+    otherwise."""
     if (answered := await call.answered()) is not None:
         return answered
     cloned, source = await call.services.read(lambda session: ((row := sweeps.get(session, sweep)), row.source))
     prepared = await prepare(call, cloned.document, drafts.stored_starts(cloned))
-    return await create_prepared(call, "sweep.clone", prepared, source=source)
+    return await create_prepared(call, "sweep.clone", prepared, source=source, tags=cloned.tags)
 
 
 async def prepare(

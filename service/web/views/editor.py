@@ -42,6 +42,14 @@ class Beginnings:
 
 
 @dataclass(frozen=True, slots=True)
+class Beginning:
+    """What the editor holds at first, and the tags of the sweep that it is from: a clone has them, too."""
+
+    text: str
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class MarkedProblem:
     problem: Problem
     place: document_places.Place | None
@@ -75,8 +83,8 @@ def beginnings(session: Session, project: str | None) -> Beginnings:
     )
 
 
-def beginning(session: Session, source: str, project: str | None) -> str:
-    """The text to begin with: `example:NAME`, `preset:NAME` or `sweep:ID`. Raises NotFoundError.
+def beginning(session: Session, source: str, project: str | None) -> Beginning:
+    """What to begin with: `example:NAME`, `preset:NAME` or `sweep:ID`. Raises NotFoundError.
 
     A sweep of another project (None: there is none) is as if it were not.
     """
@@ -84,13 +92,13 @@ def beginning(session: Session, source: str, project: str | None) -> str:
     if kind == "example":
         for path in _examples():
             if path.stem == name:
-                return path.read_text()
+                return Beginning(path.read_text())
     if kind == "preset" and name in PRESETS:
-        return _of_preset(name)
+        return Beginning(_of_preset(name))
     if kind == "sweep":
         row = leaderboards.get_sweep(session, name)
         if project in (None, row.project):
-            return row.source or _written(dict(row.document))
+            return Beginning(row.source or _written(dict(row.document)), row.tags)
     raise NotFoundError(f"there is nothing to begin from at {source!r}: give example:NAME, preset:NAME or sweep:ID")
 
 

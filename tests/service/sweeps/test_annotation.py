@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import pytest
@@ -53,6 +54,15 @@ def test_a_sweep_has_tags_from_the_beginning(client: TestClient, services: Servi
     for wrong in (["Paper"], [f"t{number}" for number in range(17)]):
         refused = client.post("/v1/sweeps", params={"tag": wrong}, json=small())
         assert (refused.status_code, len(_listed(client))) == (422, 1)
+
+
+def test_a_clone_has_its_sweeps_tags(client: TestClient, services: Services) -> None:
+    Driver(services.database, services.settings).add_dataset()
+    sweep = client.post("/v1/sweeps", params={"tag": ["paper", "v1"]}, json=small()).json()["id"]
+    assert client.patch(f"/v1/sweeps/{sweep}", json={"tags": ["paper", "v2"], "note": "of that one"}).status_code == 200
+    clone = client.post(f"/v1/sweeps/{sweep}:clone").json()
+    assert (clone["tags"], clone["note"]) == (["paper", "v2"], "")
+    assert 'data-api="/v1/sweeps?tag=paper&tag=v2"' in html.unescape(client.get(f"/new?from=sweep:{sweep}").text)
 
 
 @pytest.mark.parametrize(
