@@ -267,10 +267,12 @@ async def create_prepared(
     tags: Sequence[str] = (),
 ) -> Response:
     """Store a sweep, and answer with it and its address. `source`: the text that its document was written as."""
+    # Not in the transaction: on SQLite nobody else writes until it ends.
+    notes = await to_thread.run_sync(prepared.notes)
 
     def insert(session: Session) -> sweep_schemas.SweepDetail:
         sweep = sweeps.insert(session, prepared, project=call.project, priority=priority, source=source, tags=tags)
-        return _shown(call.services, session, sweep).model_copy(update={"notes": prepared.notes()})
+        return _shown(call.services, session, sweep).model_copy(update={"notes": notes})
 
     return await call.answer(action, insert, status=201)
 

@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from service.common import schemas
+from service.database.models import Sweep
 from service.http.dependencies import Services
+from service.sweeps import sweeps
+from service.sweeps.drafts import ValidatedDocument
 from tests.service.sweep_driver import Driver, document, small
 
 
@@ -40,6 +44,26 @@ def test_a_budget_that_covers_the_space_or_trains_again(client: TestClient) -> N
     assert "may take 1 of the 12 trials: as few as 11 of the 12 points of the space are tried then" in detail
     assert remedy == "give budget.trials 13, which has room for both, or leave replicates out"
     assert noted(client, asked(13, 4)) == noted(client, asked(11, 4)) == []
+
+
+def test_what_is_noted_is_worked_out_before_the_sweep_is_stored(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    notes, insert = ValidatedDocument.notes, sweeps.insert
+
+    def noting(document: ValidatedDocument) -> list[schemas.ProblemItem]:
+        order.append("notes")
+        return notes(document)
+
+    def inserting(*given: Any, **named: Any) -> Sweep:
+        order.append("insert")
+        return insert(*given, **named)
+
+    monkeypatch.setattr(ValidatedDocument, "notes", noting)
+    monkeypatch.setattr(sweeps, "insert", inserting)
+    assert len(noted(client, asked(12, 4))) == 1
+    assert order == ["notes", "insert"]
 
 
 def test_points_that_a_rule_rejects_take_no_trial(client: TestClient) -> None:
