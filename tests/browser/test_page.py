@@ -149,10 +149,11 @@ def test_what_is_refused_says_why_on_a_page_of_its_own_and_replaces_nothing(brow
     page.locator("#where-name").select_option("num_layers")
     page.locator("#where-value").fill("many")
     page.get_by_role("button", name="Add").click()
-    page.get_by_text("num_layers is a number here").wait_for()
     page.get_by_role("heading", name="The request cannot be carried out as it stands").wait_for()
-    # Not `go_back`, which waits for a navigation that there is none of where the browser has kept the page.
-    page.evaluate("history.back()")
+    playwright.expect(page.locator(".problem .status + h1 + p")).to_contain_text("num_layers is a number here")
+    # Not `go_back`, which waits for a navigation that there is none of where the browser has kept the page; and not in
+    # the call itself, whose answer the navigation would cut off.
+    page.evaluate("setTimeout(() => history.back())")
     page.locator("#sweep-board tbody tr").first.wait_for()
     context.close()
 
