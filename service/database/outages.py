@@ -21,7 +21,9 @@ from service.errors import CannotStoreError, UnavailableError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _REFUSED = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
-_OF_SQLITE = {8: "is read-only", 10: "cannot be read or written", 13: "is full", 14: "cannot be opened"}
+_OF_SQLITE = {8: "is read-only", 10: "cannot be read or written", 13: "is full"}
+_NOT_OPENED = 14
+"""SQLite makes files beside its own as soon as it reads."""
 _OF_POSTGRESQL = {"53100": "is full", "58030": "cannot be read or written", "25006": "is read-only"}
 _PROBE_BYTES = 4096
 
@@ -90,6 +92,8 @@ def _storage_cause(error: BaseException) -> str | None:
         return f"the service cannot write its files: {_words(error)}"
     if isinstance(error, DBAPIError):
         code = getattr(error.orig, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF == _NOT_OPENED:
+            return "the database's file cannot be opened: its folder has to be there, and writable"
         words = None if code is None else _OF_SQLITE.get(code & 0xFF)
         words = words or _OF_POSTGRESQL.get(getattr(error.orig, "sqlstate", None) or "")
         return None if words is None else f"the database's disk {words}"

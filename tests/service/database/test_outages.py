@@ -41,6 +41,12 @@ def test_an_upload_to_a_full_disk_is_answered_with_the_cause_in_one_line(
     assert record.exc_info is None
 
 
+def test_a_database_without_a_folder_that_it_can_write_says_so(tmp_path: Path) -> None:
+    with pytest.raises(OperationalError) as caught, sa.create_engine(f"sqlite:///{tmp_path}/none/x.db").connect():
+        pass
+    assert str(outages.words_of(caught.value)).endswith("its folder has to be there, and writable")
+
+
 def test_a_database_whose_disk_is_full_says_so(
     client: TestClient, services: Services, caplog: pytest.LogCaptureFixture
 ) -> None:
