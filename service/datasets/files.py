@@ -16,7 +16,7 @@ from service.datasets.texts import tokenizers, utf8
 from service.datasets.texts.reading import read_text
 from service.datasets.texts.sources import one_text
 from service.datasets.texts.tokenizers import GivenTokenizer, TextTokenizer
-from service.errors import NotFoundError, Problem, UnprocessableError
+from service.errors import NotFoundError, UnprocessableError
 
 Task = Literal["causal_lm", "classification", "seq2seq"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -62,8 +62,9 @@ class Form:
 
     def required(self, name: str) -> str:
         if name not in self._fields:
-            instead = ", and so is a `file`: send the data as one" if name == "uploads" else ""
-            raise UnprocessableError(f"the field `{name}` is missing{instead}")
+            if name == "uploads":
+                raise _wrong(name, "is missing, and so is a `file`", "send the data as one")
+            raise _wrong(name, "is missing", "give it")
         return self._fields[name]
 
     def text(self, name: str, default: str) -> str:
@@ -150,4 +151,4 @@ def _text_tokenizer(received: Received, form: Form) -> TextTokenizer:
 
 
 def _wrong(name: str, what: str, remedy: str) -> UnprocessableError:
-    return UnprocessableError(f"the field `{name}` {what}: {remedy}", problems=[Problem(f"/{name}", what, remedy)])
+    return UnprocessableError.at(f"/{name}", f"the field `{name}` {what}", remedy)

@@ -32,7 +32,9 @@ def register(
     check_name(name, "dataset")
     uploaded = [] if received.files else uploads.whole_files(settings, project, form.required("uploads"))
     if received.files and "uploads" in form:
-        raise UnprocessableError("the form has both `file` and `uploads`: send the data in one of the two ways")
+        raise UnprocessableError.at(
+            "/uploads", "the form has both `file` and `uploads`", "send the data in one of the two ways"
+        )
     source = replace(received, files=received.files or uploaded)
     registered = datasets.register(
         database,

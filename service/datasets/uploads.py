@@ -83,13 +83,12 @@ def hash_of(path: Path) -> str:
 def _whole(settings: Settings, project: str, sha256: str) -> Path:
     path = _path(settings, project, sha256)
     if not path.is_file():
-        raise UnprocessableError(f"nothing of {sha256[:12]}… has arrived: send it to /v1/uploads/{sha256} first")
+        detail = f"nothing of {sha256[:12]}… has arrived"
+        raise UnprocessableError.at("/uploads", detail, f"send it to /v1/uploads/{sha256} first")
     found = file_hash(path)
     if found != sha256:
-        raise UnprocessableError(
-            f"what has arrived of {sha256[:12]}… is {path.stat().st_size:,} bytes of {found[:12]}…: send the rest, or "
-            "delete it and begin again"
-        )
+        detail = f"what has arrived of {sha256[:12]}… is {path.stat().st_size:,} bytes of {found[:12]}…"
+        raise UnprocessableError.at("/uploads", detail, "send the rest, or delete it and begin again")
     return path
 
 
@@ -98,5 +97,6 @@ _SUFFIX = ".upload"
 
 def _path(settings: Settings, project: str, sha256: str) -> Path:
     if not _SHA256.fullmatch(sha256):
-        raise UnprocessableError(f"{sha256[:80]!r} is no SHA-256: name a file by its 64 hexadecimal digits")
+        detail = f"{sha256[:80]!r} is no SHA-256"
+        raise UnprocessableError.at("/uploads", detail, "name a file by its 64 hexadecimal digits")
     return uploads_folder(settings) / f"{project}.{sha256}{_SUFFIX}"

@@ -18,7 +18,9 @@ from anyio import CancelScope, to_thread
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from layers.problems import below
 from service.errors import PayloadTooLargeError, UnprocessableError, UnsupportedMediaTypeError
+from service.http.error_handlers import SHOWN
 
 BOUNDARY_CHARACTERS = 70
 """RFC 2046, 5.1.1; the parser raises at 257."""
@@ -156,26 +158,29 @@ class MultipartReader:
                 await to_thread.run_sync(self._parser.write, block)
             self._parser.finalize()
         except MultipartParseError as error:
-            raise UnprocessableError(f"the multipart body cannot be read: {error}") from None
+            detail = f"the multipart body cannot be read: {error}"
+            raise UnprocessableError.at("", detail, "send multipart/form-data with its boundary") from None
         finally:
             if self._part.file is not None:
                 with CancelScope(shield=True):
                     await to_thread.run_sync(self._part.file.close)
         if not self._ended:
-            raise UnprocessableError("the multipart body ends before its last boundary")
+            raise UnprocessableError.at("", "the multipart body ends before its last boundary", "send all of it")
 
     def _collect(self, buffer: Callable[[], bytearray]) -> Callable[[bytes, int, int], None]:
         def collect(data: bytes, start: int, end: int) -> None:
             kept = buffer()
             kept += data[start:end]
             if len(kept) > FIELD_BYTES:
-                raise UnprocessableError("a header of the multipart body is too long")
+                raise UnprocessableError.at(
+                    "", "a header of the multipart body is too long", f"at most {FIELD_BYTES} bytes"
+                )
 
         return collect
 
     def _begin(self) -> None:
         if len(self.fields) >= FIELDS:
-            raise UnprocessableError("the multipart body has too many fields")
+            raise UnprocessableError.at("", "the multipart body has too many fields", f"at most {FIELDS}")
         self._part = _Part()
 
     def _header(self) -> None:
@@ -190,7 +195,8 @@ class MultipartReader:
         if self._part.name in self._limits:
             before = len(self.files.get(self._part.name, ()))
             if before >= FILES:
-                raise UnprocessableError(f"the multipart body has more than {FILES} files `{self._part.name}`")
+                detail = f"the multipart body has more than {FILES} files `{self._part.name}`"
+                raise UnprocessableError.at(below("", self._part.name), detail, "send fewer")
             self._part.file = (self._folder / f"{self._part.name}-{before}").open("wb")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
@@ -204,7 +210,8 @@ class MultipartReader:
             return
         part.value += data[start:end]
         if len(part.value) > FIELD_BYTES:
-            raise UnprocessableError(f"the field {part.name!r} is longer than {FIELD_BYTES} bytes")
+            detail = f"the field {part.name[:SHOWN]!r} is too long"
+            raise UnprocessableError.at(below("", part.name[:SHOWN]), detail, f"at most {FIELD_BYTES} bytes")
 
     def _finish_part(self) -> None:
         part = self._part
@@ -217,7 +224,8 @@ class MultipartReader:
         try:
             self.fields[part.name] = part.value.decode()
         except UnicodeDecodeError:
-            raise UnprocessableError(f"the field {part.name!r} is not UTF-8") from None
+            detail = f"the field {part.name[:SHOWN]!r} is not UTF-8"
+            raise UnprocessableError.at(below("", part.name[:SHOWN]), detail, "send text in UTF-8") from None
 
     def _end(self) -> None:
         self._ended = True

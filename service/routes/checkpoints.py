@@ -103,19 +103,20 @@ async def upload_checkpoint(request: Request, call: WriteRequestDep) -> Response
 def _one_each(received: Mapping[str, Sequence[ReceivedFile]]) -> dict[str, Path]:
     for field, files in received.items():
         if len(files) > 1:
-            raise UnprocessableError(f"the form has {len(files)} files `{field}`: send one")
+            raise UnprocessableError.at(f"/{field}", f"the form has {len(files)} files `{field}`", "send one")
     return {field: file.path for field, (file,) in received.items()}
 
 
 def _name(fields: Mapping[str, str], files: Mapping[str, Path]) -> str:
     for field in (reading.CONFIG, reading.WEIGHTS):
         if field not in files:
-            raise UnprocessableError(f"the field `{field}` is missing: send it as a file")
+            raise UnprocessableError.at(f"/{field}", f"the field `{field}` is missing", "send it as a file")
     unknown = fields.keys() - {"name"}
     if unknown:
-        raise UnprocessableError(f"the field `{min(unknown)}` means nothing here: the fields are name and the files")
+        detail = f"the field `{min(unknown)}` means nothing here"
+        raise UnprocessableError.at(f"/{min(unknown)}", detail, "the fields are name and the files")
     if not fields.get("name"):
-        raise UnprocessableError("the field `name` is missing")
+        raise UnprocessableError.at("/name", "the field `name` is missing", "name the checkpoint")
     return fields["name"]
 
 

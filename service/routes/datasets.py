@@ -162,7 +162,7 @@ def _register(call: WriteRequest, reader: MultipartReader, scratch: Path) -> tup
 
 def _one(received: Sequence[ReceivedFile]) -> Path | None:
     if len(received) > 1:
-        raise UnprocessableError(f"there are {len(received)} tokenizers: send one")
+        raise UnprocessableError.at(f"/{files.TOKENIZER_FILE}", f"there are {len(received)} tokenizers", "send one")
     return received[0].path if received else None
 
 

@@ -183,6 +183,7 @@ def test_bodies_that_are_no_upload_are_refused(client, body, content_type, statu
     answer = client.post("/v1/datasets", content=body, headers={"Content-Type": content_type})
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
+    assert status != 422 or answer.json()["errors"][0]["remedy"]
 
 
 def test_lists_are_paged(client):

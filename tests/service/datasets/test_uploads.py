@@ -67,3 +67,4 @@ def test_forms_that_name_no_file_are_refused(client: TestClient, form: dict[str,
     answer = client.post("/v1/datasets", files=form)
     assert answer.status_code == 422
     assert said in answer.json()["detail"]
+    assert [problem["pointer"] for problem in answer.json()["errors"]] == ["/uploads"]
