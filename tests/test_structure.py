@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -107,6 +108,22 @@ def test_no_folder_has_more_modules_than_a_reader_can_survey() -> None:
     files = source_files(ROOT).values()
     modules = Counter(str(file.parent.relative_to(ROOT)) for file in files if file.name != "__init__.py")
     assert {folder: n for folder, n in modules.items() if n > MAX_MODULES and folder not in MANY_MODULES} == {}
+
+
+def test_docstrings_name_errors_as_they_are_called() -> None:
+    """`Unavailable` for `UnavailableError`: who wants to catch what is raised would look for it in vain."""
+    trees = {module: ast.parse(file.read_text(encoding="utf-8")) for module, file in source_files(ROOT).items()}
+    classes = {node.name for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    wrong = {
+        f"{module}.{node.name}": name
+        for module, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        for sentence in re.findall(r"Raises? [^.]*", ast.get_docstring(node) or "")
+        for name in re.findall(r"[A-Z]\w+", sentence)
+        if f"{name}Error" in classes and name not in {*classes, "Layersweep"}
+    }
+    assert wrong == {}
 
 
 def test_no_module_is_too_long() -> None:

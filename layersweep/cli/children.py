@@ -49,7 +49,7 @@ class Child:
         return self._process.wait()
 
     def check(self) -> None:
-        """Raise ChildDied, with the end of the log, if the process has ended."""
+        """Raise ChildDiedError, with the end of the log, if the process has ended."""
         code = self._process.poll()
         if code is None:
             return

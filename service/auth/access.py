@@ -110,8 +110,8 @@ class Access:
     async def caller(self, secret: str, address: str) -> Caller:
         """The caller with this token, which came from an address.
 
-        Raises UnauthorizedError with what is wrong with it, and TooManyRequests in its place where too many wrong ones
-        came from there.
+        Raises UnauthorizedError with what is wrong with it, and TooManyRequestsError in its place where too many wrong
+        ones came from there.
         """
         refusal = None if tokens.hash_of(secret) in self._known else self.limits.refusal_of(address)
         try:

@@ -35,7 +35,7 @@ from service.recommendation.recommend import preferences_of, ranked
 from service.settings import Settings
 from service.sweeps import sweeps, targets
 
-TASKS_WITH_A_TEST_PART = ("causal_lm", "classification", "seq2seq")
+TASKS_WITH_A_TEST_SPLIT = ("causal_lm", "classification", "seq2seq")
 FIRST_SEED = 1_001
 """Further seeds are counted from here, past those that a sweep usually names; those that it used are left out."""
 
@@ -166,7 +166,7 @@ def _refuse_unless_confirmable(session: Session, sweep: Sweep) -> None:
         raise ConflictError(
             f"the sweep is {sweep.state}: its front may still change. Confirm it when it has ended, or :cancel it first"
         )
-    if sweep.task not in TASKS_WITH_A_TEST_PART or sweep.dataset_id is None:
+    if sweep.task not in TASKS_WITH_A_TEST_SPLIT or sweep.dataset_id is None:
         raise ConflictError(f"a sweep for {sweep.task} has no dataset, and so no test split to be confirmed on")
     dataset = session.get_one(Dataset, sweep.dataset_id)
     if "test" not in dataset.parts:

@@ -69,7 +69,7 @@ def log(logger: logging.Logger, what: str, error: BaseException) -> None:
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Raise CannotStore unless a file can be written in the folder. `name` is what the error calls it."""
+    """Raise CannotStoreError unless a file can be written in the folder. `name` is what the error calls it."""
     probe = folder / f".probe.{secrets.token_hex(8)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ BITS_PER_PARAMETER = 3.6
 LEAK_SHARE = 0.05
 TRUNCATED_SHARE = 0.05
 PADDED_SHARE = 0.5
-SMALL_PART = 10_000
+SMALL_SPLIT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _splits(dataset: Dataset) -> list[Implication]:
     found: list[Implication] = []
     validation = dataset.parts.get("validation", {})
     size = validation.get("tokens") or validation.get("examples")
-    if size and size < SMALL_PART:
+    if size and size < SMALL_SPLIT:
         unit = "tokens" if validation.get("tokens") else "examples"
         says = f"the validation split has {size:,} {unit}: its loss is a rough estimate"
         found.append(Implication(kind="warning", says=says))

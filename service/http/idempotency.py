@@ -50,7 +50,7 @@ def once(
 
     Works inside the transaction that `make` writes in: the answer is kept if and only if its effects are. Errors are
     not kept, as they undo the transaction. Raises UnprocessableError if the key was used for another request,
-    InFlight where another process works on the same one.
+    InFlightError where another process works on the same one.
     """
     if key is None:
         return make()
@@ -62,7 +62,7 @@ def once(
 
 
 def kept(session: Session, project: str, key: str, hash_of_request: str) -> Answer | None:
-    """The answer that a request with this key was given, if there was one. Raises UnprocessableError, InFlight."""
+    """The answer that a request with this key was given, if there was one. Raises UnprocessableError, InFlightError."""
     row = session.get(IdempotencyKey, (project, key), populate_existing=True)
     if row is None:
         return None

@@ -113,7 +113,7 @@ class MultipartReader:
     have) is a file and goes to the folder; the other fields are in `fields`.
 
     Raises PayloadTooLargeError above such a limit, UnprocessableError for a body that is not what it says it is, and
-    UnsupportedMediaType for a content type that is not multipart.
+    UnsupportedMediaTypeError for a content type that is not multipart.
     """
 
     def __init__(self, content_type: str, folder: Path, file_fields: Mapping[str, int]) -> None:

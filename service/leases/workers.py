@@ -100,8 +100,8 @@ def deregister(session: Session, worker_id: str, project: str | None) -> None:
 
 
 def _take_device(session: Session, uuid: str, alive_seconds: float) -> None:
-    """Raise DeviceInUse while a worker lives on the GPU; those that were forgotten are signed off, and come back as new
-    ones or not at all."""
+    """Raise DeviceInUseError while a worker lives on the GPU; those that were forgotten are signed off, and come back
+    as new ones or not at all."""
     if session.get_bind().dialect.name == "postgresql":
         # Of two that register at once, the second sees the first. SQLite has one writer anyway.
         session.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended(uuid, 0))))

@@ -16,7 +16,7 @@ from service.recommendation.further_trainings import ConfirmedLosses
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, sampling_error
 from service.recommendation.uncertainty import Noise
 
-PART = "validation"
+SPLIT = "validation"
 LATENCY = "latency_ms_p50"
 
 
@@ -88,5 +88,5 @@ def validation_blocks(session: Session, trial_ids: Collection[str]) -> dict[str,
             Measurement.name == BLOCKS_MEASUREMENT, Measurement.trial_id.in_(trial_ids)
         )
     )
-    read = ((trial_id, Blocks.read(found.get(PART))) for trial_id, found in rows)
+    read = ((trial_id, Blocks.read(found.get(SPLIT))) for trial_id, found in rows)
     return {trial_id: blocks for trial_id, blocks in read if blocks is not None}

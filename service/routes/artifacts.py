@@ -90,7 +90,7 @@ def get_training_state(trial: str, attempt: Attempt, services: ServicesDep) -> S
 
 @router.get("/leases/{trial}/{attempt}/test", response_class=FileResponse, responses=documented(403, 409) | BINARY)
 @needs_scope("work")
-def get_test_part(trial: str, attempt: Attempt, services: ServicesDep) -> FileResponse:
+def get_test_split(trial: str, attempt: Attempt, services: ServicesDep) -> FileResponse:
     """The test split of the dataset, for a running attempt of a confirmation and for nobody else."""
     path = services.database.read(lambda session: confirmations.test_split(session, services.settings, trial, attempt))
     return FileResponse(path, media_type="application/octet-stream")

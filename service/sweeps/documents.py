@@ -70,7 +70,7 @@ def source_text(body: bytes, content_type: str | None) -> str | None:
 def read(body: bytes, content_type: str | None, *, max_bytes: int = MAX_BYTES) -> JsonObject:
     """The document in `body`: a mapping of plain JSON values, every number finite and within 64 bits.
 
-    Raises PayloadTooLargeError, UnsupportedMediaType, or InvalidDocumentError with every problem and its place.
+    Raises PayloadTooLargeError, UnsupportedMediaTypeError, or InvalidDocumentError with every problem and its place.
     """
     if len(body) > max_bytes:
         raise PayloadTooLargeError(f"the body has {len(body):,} bytes: a document has at most {max_bytes:,}")

@@ -39,7 +39,7 @@ class Validation:
     ) -> ValidatedDocument:
         """As `drafts.prepare`, with `starts` as in `drafted`.
 
-        Raises InvalidDocumentError, Unavailable, and CallerGone as soon as `is_gone` says so.
+        Raises InvalidDocumentError, UnavailableError, and CallerGoneError as soon as `is_gone` says so.
         """
         draft = await to_thread.run_sync(
             lambda: drafted(self._database, document, project=project, starts=starts), limiter=self._limiter
