@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -31,16 +32,19 @@ class Finisher:
 
     def __init__(self, server: str) -> None:
         self._http = httpx2.Client(base_url=server, timeout=60)
-        self._stopped = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._stopped = asyncio.Event()
         self._thread = threading.Thread(target=self._work, name="finisher")
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopped.set()
+        """Let it finish what it has, and break off its wait for more."""
         if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join(30)
+        self._loop.close()
         self._http.close()
 
     def register(self) -> str:
@@ -64,7 +68,9 @@ class Finisher:
 
     def finish_one(self, worker: str, wait_seconds: int) -> bool:
         """Claim a trial and finish it; False if there was none."""
-        answer = self._http.post("/v1/leases", json={"worker": worker}, headers={"Prefer": f"wait={wait_seconds}"})
+        return self._finish(self._http.post("/v1/leases", **claim(worker, wait_seconds)))
+
+    def _finish(self, answer: httpx2.Response) -> bool:
         if answer.status_code == 204 or not answer.content or answer.json() is None:
             return False
         lease = answer.json()
@@ -78,9 +84,24 @@ class Finisher:
         return True
 
     def _work(self) -> None:
-        worker = self.register()
-        while not self._stopped.is_set():
-            self.finish_one(worker, wait_seconds=1)
+        self._loop.run_until_complete(self._finish_all(self.register()))
+
+    async def _finish_all(self, worker: str) -> None:
+        async with httpx2.AsyncClient(base_url=self._http.base_url, timeout=60) as http:
+            stopped = asyncio.ensure_future(self._stopped.wait())
+            while not stopped.done():
+                claimed = asyncio.ensure_future(http.post("/v1/leases", **claim(worker, 20)))
+                await asyncio.wait([claimed, stopped], return_when=asyncio.FIRST_COMPLETED)
+                if claimed.done():
+                    self._finish(claimed.result())
+                else:
+                    claimed.cancel()
+                    await asyncio.wait([claimed])
+
+
+def claim(worker: str, wait_seconds: int) -> dict[str, Any]:
+    """What a claim sends."""
+    return {"json": {"worker": worker}, "headers": {"Prefer": f"wait={wait_seconds}"}}
 
 
 def metrics(model: dict[str, Any]) -> dict[str, float]:
