@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
+from service.assertions import judgement
 from service.assertions.judgement import judge
 from service.assertions.schemas import Judgement, JudgementRequest
 from service.auth import projects
 from service.database.models import Sweep
 from service.database.sessions import Database
 from service.errors import BaselineMismatchError, NotFoundError
+from service.http.dependencies import Services
 from tests.service.sweep_rows import add_sweep, add_trial
 
 CALM = [1.00, 1.01, 0.99, 1.005, 0.995]
@@ -53,6 +58,28 @@ def test_a_verdict_needs_the_whole_interval(
     assert found.limits[0].change is not None
     assert found.limits[0].change.estimate == pytest.approx(factor - 1)
     assert found.measured.metrics["latency_ms_p50"].value == pytest.approx(factor * sorted(values)[2])
+
+
+def test_others_write_while_builds_are_judged(
+    client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = services.database.write(lambda session: add_builds(session, CALM).id)
+    begun, has_written = threading.Event(), threading.Event()
+
+    def waiting(session: Session, sweep_id: str, asked: JudgementRequest) -> Judgement:
+        begun.set()
+        assert has_written.wait(20)
+        return judge(session, sweep_id, asked)
+
+    monkeypatch.setattr(judgement, "judge", waiting)
+    body = {"limits": ["latency_ms_p50 <= 2"]}
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.post, f"/v1/sweeps/{sweep}:judge", json=body, headers={"Idempotency-Key": "k"})
+        assert begun.wait(20)
+        services.database.write(lambda session: add_sweep(session, name="another"))
+        has_written.set()
+        assert answer.result(20).json()["verdict"] == "kept"
+    assert client.post(f"/v1/sweeps/{sweep}:judge", json=body, headers={"Idempotency-Key": "k"}).status_code == 200
 
 
 def test_what_cannot_be_compared_is_refused(database: Database) -> None:
