@@ -12,6 +12,9 @@ longer measurement does not narrow it.
 Over several processes a figure is the mean of the figures of each. How far processes differ is taken from them, and
 from what is assumed beforehand, which counts as much as PRIOR_DEGREES further processes: two processes that happen to
 agree do not say that a third one would.
+
+Other programs only slow an engine, so the two sides of an interval may differ much: each side is combined by itself,
+and what lets a figure be very much higher does not let it be as much lower.
 """
 
 from __future__ import annotations
@@ -57,7 +60,8 @@ KNOWN_WITHIN: Mapping[str, float] = {
     "latency_ms_p99": 0.02,
     MEAN: 0.005,
 }
-"""Figure -> half of the interval, relative to it, at which it is known well enough. Tails are known less well."""
+"""Figure -> the larger half of the interval, relative to it, at which it is known well enough. Tails are known less
+well."""
 
 MACHINE_CV = 0.1
 """Coefficient of variation of the runs above which it is the machine's, not the engine's."""
@@ -104,7 +108,7 @@ class Pooled:
     spread: float | None
     """Standard deviation of the figure between processes, with an earlier one, relative to it; None of one alone."""
     is_known: bool
-    """Half of the interval is within what the figure has to be known to."""
+    """Each half of the interval is within what the figure has to be known to."""
 
     def attainable(self, within: float) -> Pooled:
         """What is the best to be hoped for of MOST_PROCESSES: the same figure in a narrower interval."""
@@ -140,8 +144,8 @@ def in_order(percentiles: Mapping[str, Interval]) -> dict[str, Interval]:
 def interval(samples_ms: Samples, figure: str) -> Interval:
     """The figure of the samples of one process, in ms.
 
-    Where the measurement is too short for one of the ranks, the interval reaches as far beyond the slowest (fastest)
-    run as that lies from the other end.
+    Where the measurement is too short for one of the ranks, the interval reaches as far beyond the slowest run as that
+    lies from the other end; beyond the fastest one by the same factor.
     """
     count = len(samples_ms)
     if figure == MEAN:
@@ -150,12 +154,12 @@ def interval(samples_ms: Samples, figure: str) -> Interval:
             return Interval(value, 0.0, 2 * value)
         within = T95[BATCHES - 1] * math.sqrt(_inflation(samples_ms, BATCHES) / count)
         reach = float(samples_ms.std(ddof=1)) * max(within, _between_batches(samples_ms))
-        return Interval(value, max(0.0, value - reach), value + reach)
+        return Interval(value, min(value, max(value - reach, float(samples_ms.min()))), value + reach)
     return _of_percentile(samples_ms, figure)[0]
 
 
 def half_width(samples_ms: Samples, figure: str) -> float | None:
-    """Half of the interval of a figure, relative to it; None if there are too few samples to say."""
+    """The larger half of the interval of a figure, relative to it; None if there are too few samples to say."""
     if len(samples_ms) < 2:
         return None
     found, is_long_enough = (
@@ -163,7 +167,7 @@ def half_width(samples_ms: Samples, figure: str) -> float | None:
     )
     if not is_long_enough or found.value <= 0:
         return None
-    return (found.high - found.low) / 2 / found.value
+    return found.half_width
 
 
 def are_known(samples_ms: Sequence[float] | Samples, figures: Iterable[str]) -> bool:
@@ -188,15 +192,32 @@ def pooled(found: Sequence[Interval], within: float, earlier: float | None = Non
     values = [each.value for each in found] + ([] if earlier is None else [earlier])
     seen, middle = len(values), fmean(values)
     variance = sum((each - middle) ** 2 for each in values) / (seen - 1) if seen > 1 else 0.0
-    of_samples = sum(((each.high - each.low) / 2 / Z95) ** 2 for each in found) / count
-    between = max(0.0, variance - of_samples)
+    between = max(0.0, variance - sum((_toward(middle, each) / Z95) ** 2 for each in found) / count)
     degrees = PRIOR_DEGREES + seen - 1
     assumed = (PRIOR_SPREAD * within * value) ** 2
     shared = (PRIOR_DEGREES * assumed + (seen - 1) * between) / degrees
     reach = T95[degrees] * math.sqrt(shared / count)
-    around = Interval(value, max(0.0, value - math.hypot(low, reach)), value + math.hypot(high, reach))
+    lowest = min(*values, *(each.low for each in found))
+    around = Interval(value, _below(value, low, reach, lowest), value + math.hypot(high, reach))
     spread = math.sqrt(variance) / value if seen > 1 and value > 0 else None
     return Pooled(around, count, spread, around.half_width <= within)
+
+
+def _toward(middle: float, found: Interval) -> float:
+    """How far an interval reaches toward the middle of several: what it explains of its figure's distance from it."""
+    return found.high - found.value if found.value < middle else found.value - found.low
+
+
+def _below(value: float, low: float, reach: float, lowest: float) -> float:
+    """The lower end of an interval. `low`: how far processes by themselves reach below the figure; `reach`: how far
+    their differences reach to either side; `lowest`: the lower end of the lowest process.
+
+    It reaches below all of them at most by the factor by which it would reach above the figure.
+    """
+    if low >= value:
+        return 0.0
+    by_factor = value * math.exp(-math.hypot(math.log1p(-low / value), math.log1p(reach / value)))
+    return max(value - math.hypot(low, reach), min(by_factor, lowest))
 
 
 def _of_percentile(samples_ms: Samples, figure: str) -> tuple[Interval, bool]:
@@ -207,10 +228,11 @@ def _of_percentile(samples_ms: Samples, figure: str) -> tuple[Interval, bool]:
     within = np.clip([below, above], 0, count - 1)
     ordered = np.partition(samples_ms, np.unique(within))
     low, high = (float(ordered[rank]) for rank in within)
-    beyond = high - low if count > 1 else high
-    low = low - beyond if below < 0 else low
-    high = high + beyond if above >= count else high
-    return Interval(value, max(0.0, min(low, value)), max(high, value)), below >= 0 and above < count
+    if count == 1:
+        return Interval(value, 0.0, 2 * value), False
+    lowest = low * low / high if below < 0 and high > 0 else low
+    highest = 2 * high - low if above >= count else high
+    return Interval(value, min(lowest, value), max(highest, value)), below >= 0 and above < count
 
 
 def _ranks(samples_ms: Samples, figure: str, value: float) -> tuple[int, int]:

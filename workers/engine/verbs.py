@@ -124,7 +124,7 @@ class Environment(MachineFacts, EngineEnvironment):
     figures: list[str]
     """Those that had to be known."""
     median_half_width: float | None
-    """Half of the 95 % confidence interval of the median, relative to it."""
+    """The larger half of the 95 % confidence interval of the median, relative to it."""
     input_sets: int
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from workers.engine.confidence import KNOWN_WITHIN, MEAN, SHARES, are_known, half_width, interval, intervals, pooled
+from workers.engine.confidence import (
+    KNOWN_WITHIN,
+    MEAN,
+    SHARES,
+    Interval,
+    are_known,
+    half_width,
+    interval,
+    intervals,
+    pooled,
+)
 
 TRUE = {"latency_ms_p50": np.log(2), "latency_ms_p90": np.log(10), "latency_ms_p99": np.log(100), MEAN: 1.0}
 """Of an exponential distribution of mean 1."""
@@ -72,6 +82,28 @@ def test_no_interval_ends_above_that_of_a_higher_percentile() -> None:
     assert p50.high < p90.high <= p99.high
     assert p50.low <= p90.low <= p99.low
     assert [found[figure].value for figure in found] == [interval(samples, figure).value for figure in KNOWN_WITHIN]
+
+
+def test_slow_runs_let_no_figure_be_less_than_the_fastest() -> None:
+    samples = np.where(np.arange(600) // 20 == 29, 200.0, 1.0)
+    mean = interval(samples, MEAN)
+    assert (mean.low, mean.high > 2 * mean.value) == (1.0, True)
+    short = interval(np.asarray([1.0, 1.0, 1.0, 1.0, 9.0]), "latency_ms_p50")
+    assert 0 < short.low < 1 < 9 < short.high
+
+
+def test_processes_that_differ_much_do_not_let_a_figure_be_nothing() -> None:
+    found = pooled([Interval(value, 0.99 * value, 1.01 * value) for value in (1.0, 6.0)], 0.01).interval
+    assert found.high > 6
+    assert found.low == 0.99, "no lower than the lowest"
+
+
+def test_what_may_be_slower_does_not_explain_a_process_that_is_faster() -> None:
+    """The first may be slower, the second is known: the next may find 0.4 again."""
+    found = pooled([Interval(0.484, 0.474, 3.88), Interval(0.4, 0.399, 0.401)], 0.005)
+    assert found.interval.low < 0.4
+    explained = pooled([Interval(0.484, 0.474, 3.88), Interval(0.6, 0.599, 0.601)], 0.005)
+    assert explained.interval.low > 0.5, "the first may have been 0.6"
 
 
 def test_a_process_that_disagrees_with_an_earlier_one_is_known_less_well() -> None:

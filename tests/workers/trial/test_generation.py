@@ -12,7 +12,8 @@ from layers.metrics import METRICS
 from tests.workers.scripted_service import ScriptedService
 from tests.workers.trial.test_trial import ALL_PHASES, Bench
 from tests.workers.trial.test_trial import bench as bench
-from workers.trial.generation.percentiles import weighted_percentiles
+from workers.engine.confidence import Interval
+from workers.trial.generation.percentiles import PERCENTILES, summed, weighted_intervals, weighted_percentiles
 
 INFERENCE = {"mode": "generate", "batch_size": 2, "prompt_tokens": 8, "new_tokens": 24, "sequence_length": 32}
 GENERATED = {name for name, metric in METRICS.items() if metric.of_generation}
@@ -82,3 +83,39 @@ def test_percentiles_are_of_the_steps_of_a_text_and_not_of_the_samples() -> None
     alone = weighted_percentiles([samples[0]], [7])
     assert alone[50] == pytest.approx(np.percentile(samples[0], 50))
     assert alone[99] == pytest.approx(np.percentile(samples[0], 99), rel=1e-3)
+
+
+def step_interval(bounds: list[tuple[float, float]], steps: list[int], percentile: int = 50) -> Interval:
+    """Of kinds of steps with runs that differ by a percent, whose every percentile is known to the bounds."""
+    spread = np.linspace(-0.005, 0.005, 401)
+    samples = [(low * 1.01) * (1 + spread) for low, _ in bounds]
+    kinds = [
+        {each: Interval(float(np.percentile(runs, each)), low, high) for each in PERCENTILES}
+        for runs, (low, high) in zip(samples, bounds, strict=True)
+    ]
+    return weighted_intervals(samples, steps, kinds)[percentile]
+
+
+def test_steps_that_may_be_slower_are_no_steps_that_may_be_faster() -> None:
+    """One of four kinds may take 2.5 times as long: each end comes of the same ends."""
+    bounds = [(0.0473, 0.0484), (0.0470, 0.0481), (0.0473, 0.1201), (0.0467, 0.0504)]
+    steps = [8, 8, 8, 7]
+    median, tail = step_interval(bounds, steps), step_interval(bounds, steps, 90)
+    of_lows, of_highs = (np.average([each[end] for each in bounds], weights=steps) for end in (0, 1))
+    assert of_lows == pytest.approx(median.low, rel=0.01)
+    assert 0.0484 < median.high < of_highs, "half of the steps are still of quick kinds"
+    assert 0.11 < tail.high <= 0.1201, "the slowest tenth is not"
+
+
+def test_steps_are_known_as_well_as_their_kinds_however_much_these_differ() -> None:
+    for percentile in PERCENTILES:
+        found = step_interval([(0.099, 0.101), (0.198, 0.202), (0.297, 0.303)], [6, 6, 11], percentile)
+        assert found.low == pytest.approx(0.99 / 1.0 * found.value, rel=0.02)
+        assert found.low < found.value < found.high < 1.02 * found.value
+
+
+def test_a_text_takes_as_long_as_its_prompt_and_its_steps_at_the_same_ends() -> None:
+    found = summed(Interval(5.0, 4.9, 8.0), [Interval(1.0, 0.99, 1.01), Interval(2.0, 1.9, 6.0)], [10, 20])
+    assert (found.value, found.low, found.high) == pytest.approx((55, 52.8, 138.1))
+    per_s = found.inverse(1000.0 * 30)
+    assert (per_s.low, per_s.high) == pytest.approx((30_000 / 138.1, 30_000 / 52.8))

@@ -97,6 +97,26 @@ def test_a_tail_that_the_machine_makes_is_not_the_engines() -> None:
     assert verdict(repeats, "latency_ms_p99 <= 1.5") == "broken", "the median breaks it"
 
 
+def test_a_tail_that_the_machine_makes_begins_where_its_median_does() -> None:
+    """Two processes with medians of 1.1 whose tails differ: that they may differ as much downwards is no reason."""
+    processes = [
+        ProcessFigures(
+            {"latency_ms_p50": 1.106, "latency_ms_p90": tail},
+            {"latency_ms_p50": Interval(1.106, 1.09, 1.4), "latency_ms_p90": Interval(tail, 1.2, 7.0)},
+            dict.fromkeys(MEDIANS, 0.33),
+        )
+        for tail in (1.3, 6.0)
+    ]
+    for number in (1, 2):
+        repeats = Repeats([], {}, processes[0], None)
+        if number == 2:
+            repeats.add(processes[1])
+        found = repeats.figures
+        p50, p90 = (found[f"latency_ms_p{share}"].interval for share in (50, 90))
+        assert 1.0 < p50.low == p90.low < 1.106 < p90.high
+        assert verdict(repeats, "latency_ms_p90 <= 1.0") == "broken", "the median breaks it"
+
+
 def test_a_burst_in_one_process_is_outvoted_by_calm_ones() -> None:
     limit = "latency_ms_p99 <= 2.2"
     repeats, processes = repeated(limit, process(cv=0.5), *(process(seed=seed) for seed in range(1, 4)))

@@ -14,7 +14,7 @@ from workers.trial.build import BuiltEngine
 from workers.trial.context import TrialContext
 from workers.trial.generation.engines import GenerationEngines, exported_again
 from workers.trial.generation.parity import computes_the_same, write_inputs
-from workers.trial.generation.percentiles import PERCENTILES, weighted_percentiles
+from workers.trial.generation.percentiles import PERCENTILES, summed, weighted_intervals, weighted_percentiles
 from workers.trial.load import MEMORY_METRICS, load_options
 from workers.trial.measuring.measure import intervals_in, record_alone, repeats_of
 from workers.trial.measuring.repeats import MEDIANS, ProcessFigures
@@ -118,7 +118,7 @@ def _measured(context: TrialContext, engines: GenerationEngines, options: Mappin
         **_step_metrics(engines, steps, text_ms),
         "time_to_first_token_ms": prefill["time_to_first_token_ms"],
     }
-    intervals = _intervals(context, metrics, prefill, steps)
+    intervals = _intervals(context, engines, prefill, steps)
     cv_of_steps = max(step["latency_cv"] for step in steps)
     cvs = {name: prefill["latency_cv"] if name.startswith("prefill") else cv_of_steps for name in MEDIANS}
     figures = ProcessFigures(metrics, intervals, cvs)
@@ -127,28 +127,27 @@ def _measured(context: TrialContext, engines: GenerationEngines, options: Mappin
 
 
 def _intervals(
-    context: TrialContext, metrics: Mapping[str, float], prefill: MeasurePromptAnswer, steps: Sequence[MeasureAnswer]
+    context: TrialContext, engines: GenerationEngines, prefill: MeasurePromptAnswer, steps: Sequence[MeasureAnswer]
 ) -> dict[str, Interval]:
-    """Of the metrics that the sweep uses and the medians. Of steps of several kinds: as wide as that of the least
-    certain kind."""
+    """Of the metrics that the sweep uses and the medians."""
     prompt, kinds = intervals_in(prefill), [intervals_in(step) for step in steps]
-    found = {f"prefill_ms_p{each}": prompt[f"latency_ms_p{each}"] for each in PERCENTILES}
-    for each in PERCENTILES:
-        name, figure = f"decode_ms_per_token_p{each}", f"latency_ms_p{each}"
-        found[name] = _as_wide(metrics[name], [kind[figure] for kind in kinds])
-    medians = [prompt["latency_ms_p50"], *(kind["latency_ms_p50"] for kind in kinds)]
-    found["tokens_per_s"] = _as_wide(metrics["tokens_per_s"], medians)
+    counts = [step.bucket.steps for step in engines.steps]
+    of_steps = weighted_intervals(
+        [step["samples_ms"] for step in steps],
+        counts,
+        [{each: kind[f"latency_ms_p{each}"] for each in PERCENTILES} for kind in kinds],
+    )
+    text_ms = summed(prompt["latency_ms_p50"], [kind["latency_ms_p50"] for kind in kinds], counts)
     low, high = prefill["time_to_first_token_interval"]
-    found["time_to_first_token_ms"] = Interval(metrics["time_to_first_token_ms"], low, high)
+    found = {
+        **{f"prefill_ms_p{each}": prompt[f"latency_ms_p{each}"] for each in PERCENTILES},
+        **{f"decode_ms_per_token_p{each}": of_steps[each] for each in PERCENTILES},
+        "tokens_per_s": text_ms.inverse(1000.0 * engines.config.batch_size * engines.config.new_tokens),
+        "time_to_first_token_ms": Interval(prefill["time_to_first_token_ms"], low, high),
+    }
     used = {"prefill_ms_p50", "decode_ms_per_token_p50", *context.metrics_in_use}
     names = {split_name(name)[0] for name in used}
     return {name: each for name, each in found.items() if name in names}
-
-
-def _as_wide(value: float, intervals: Sequence[Interval]) -> Interval:
-    """The interval of a figure that is as certain as the least certain of others."""
-    half = value * max(each.half_width for each in intervals)
-    return Interval(value, max(0.0, value - half), value + half)
 
 
 def _what_to_load(context: TrialContext, engine: BuiltEngine) -> dict[str, object]:

@@ -5,7 +5,7 @@ lie outside the narrowest interval that further processes can give. If it stays 
 it is known well enough; otherwise the constraint cannot be judged.
 
 An engine does the same work in each run. If runs differ a lot (MACHINE_CV), a tail exceeds the median because of other
-programs on the machine, so the interval of the tail then begins at the median.
+programs on the machine, so the interval of the tail then begins where that of the median does.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Repeats:
             found = found.attainable(WITHIN[name])
         if cv <= MACHINE_CV:
             return found
-        low = min(found.interval.low, fmean(each.metrics[MEDIANS[name]] for each in self._found))
+        low = min(found.interval.value, self._pooled(MEDIANS[name], hoped=hoped).interval.low)
         return replace(found, interval=replace(found.interval, low=low), is_known=False)
 
     def are_wanted(self) -> bool:
