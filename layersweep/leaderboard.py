@@ -82,16 +82,23 @@ class Leaderboard(Sequence[LeaderboardRow]):
         board.dataframe().plot.scatter("latency_ms_p50", "validation_loss")
 
     `objectives` are the sweep's, `total` counts the rows that the filter keeps, including those cut off by a limit.
-    `noise` says how noisy the sweep's measurements are; None of a service that does not say it.
+    `noise` says how noisy the sweep's measurements are; None of a service that does not say it. `summary_metrics` are
+    the metrics that a summary shows, in order: the objectives alone of a service that does not say it.
     """
 
     def __init__(
-        self, rows: Iterable[LeaderboardRow], objectives: list[Objective], total: int, noise: SweepNoise | None = None
+        self,
+        rows: Iterable[LeaderboardRow],
+        objectives: list[Objective],
+        total: int,
+        noise: SweepNoise | None = None,
+        summary_metrics: Sequence[str] = (),
     ) -> None:
         self._rows = list(rows)
         self.objectives = objectives
         self.total = total
         self.noise = noise
+        self.summary_metrics = list(summary_metrics) or [objective["metric"] for objective in objectives]
 
     @overload
     def __getitem__(self, index: int) -> LeaderboardRow: ...
@@ -108,7 +115,9 @@ class Leaderboard(Sequence[LeaderboardRow]):
         return f"<Leaderboard: {len(self)} of {self.total} trial{'' if self.total == 1 else 's'} by {metrics}>"
 
     def _repr_html_(self) -> str:
-        return notebook.of_leaderboard(self._rows, self.objectives, self.total)
+        objectives = (objective["metric"] for objective in self.objectives)
+        metrics = shown_metrics(self._rows, objectives, self.summary_metrics)
+        return notebook.of_leaderboard(self._rows, metrics, self.total)
 
     def dataframe(self) -> pandas.DataFrame:
         """One row a trial, indexed by its number; a column for each parameter and metric.
@@ -116,6 +125,12 @@ class Leaderboard(Sequence[LeaderboardRow]):
         Raises MissingDependencyError if pandas is not installed.
         """
         return dataframe(self._rows)
+
+
+def shown_metrics(rows: Sequence[LeaderboardRow], objectives: Iterable[str], summary: Iterable[str]) -> list[str]:
+    """The objectives, then what else of a summary any row has."""
+    known = {name for row in rows for name in row["metrics"]}
+    return list(dict.fromkeys([*objectives, *(name for name in summary if name in known)]))
 
 
 _EVERY_ROW = RowFilter()
@@ -141,7 +156,8 @@ def read_leaderboard(
         token = page["next_page_token"]
         if token is None or (limit is not None and len(found) >= limit):
             rows_found = found if limit is None else found[:limit]
-            return Leaderboard(rows_found, page["objectives"], page["total"], page.get("noise"))
+            summary = page.get("summary_metrics", ())
+            return Leaderboard(rows_found, page["objectives"], page["total"], page.get("noise"), summary)
 
 
 def _flag(value: Feasible | None) -> str | None:

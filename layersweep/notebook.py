@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import islice
 
-from layersweep.records.sweeps import LeaderboardRow, Objective, Scalar, SweepDetailRecord
+from layersweep.records.sweeps import LeaderboardRow, Scalar, SweepDetailRecord
 
 SHOWN_ROWS = 50
 FRONT = "★"
@@ -26,10 +26,9 @@ def of_sweep(record: SweepDetailRecord) -> str:
     return _table([], facts, first_is_head=True)
 
 
-def of_leaderboard(rows: Sequence[LeaderboardRow], objectives: Sequence[Objective], total: int) -> str:
-    """The first rows, by their objectives and what differs among their parameters."""
+def of_leaderboard(rows: Sequence[LeaderboardRow], metrics: Sequence[str], total: int) -> str:
+    """The first rows, by these metrics and their parameters."""
     shown = list(islice(rows, SHOWN_ROWS))
-    metrics = [objective["metric"] for objective in objectives]
     parameters = sorted({name for row in shown for name in row["parameters"]})
     body = [
         [

@@ -195,7 +195,7 @@ def _show_leaderboard(sweep: Sweep, recommendation: Recommendation | None) -> No
         rows[-1:] = [recommendation["trial"]]
     out.print(Rule(f"{'The front' if recommendation else 'Leaderboard'} of {sweep.name}", style="dim"))
     chosen = recommendation["trial"]["trial"] if recommendation else None
-    out.print(leaderboards.render(rows, board.objectives, out, recommended=chosen))
+    out.print(leaderboards.render(rows, board.objectives, out, summary=board.summary_metrics, recommended=chosen))
     if recommendation is None:
         out.print(Text("No trial is complete and feasible: there is nothing to recommend.", style="yellow"))
         progress.show_broken_constraints(sweep, out)

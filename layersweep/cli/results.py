@@ -27,7 +27,7 @@ from layersweep.cli.preferences import Prefer, SelectionPreferences, Weight, Wit
 from layersweep.display import leaderboards, progress, recommendations, units
 from layersweep.display.terminal import as_yaml, show_data, show_text
 from layersweep.errors import ConflictError, InvalidUsageError, NotFoundError
-from layersweep.leaderboard import RowOptions
+from layersweep.leaderboard import Leaderboard, RowOptions
 from layersweep.records.recommendations import Recommendation
 from layersweep.records.sweeps import TRIAL_STATES, Configuration, TrialState
 from layersweep.sweep import Sweep
@@ -66,6 +66,14 @@ def leaderboard(
     ] = False,
     front: Annotated[bool, typer.Option("--front", help="Only the trials on the Pareto front.")] = False,
     all_rows: Annotated[bool, typer.Option("--all", help=f"All rows, not only the first {SHOWN_ROWS}.")] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="The metrics and parameters to show, in place of the sweep's objectives, the metrics of its "
+            "constraints, the usual ones and what varies.",
+        ),
+    ] = None,
     prefer: Prefer = None,
     within: Within = None,
     weight: Weight = None,
@@ -76,6 +84,8 @@ def leaderboard(
     """Show a sweep's trials, best first, and which is recommended. --json and --csv print all that the filters keep."""
     if csv and as_json:
         raise InvalidUsageError("--csv and --json exclude each other")
+    if columns is not None and (csv or as_json):
+        raise InvalidUsageError("--columns is for the table: --csv and --json print every parameter and metric")
     if undecided and feasible is not None:
         raise InvalidUsageError("--undecided and --feasible or --infeasible exclude each other")
     chosen = wishes(prefer, within, weight)
@@ -102,7 +112,18 @@ def leaderboard(
         out.print("No trial keeps these filters.")
         return
     marked = recommendation["trial"]["trial"] if recommendation else None
-    out.print(leaderboards.render(board, board.objectives, out, recommended=marked, sort=sort))
+    chosen_columns = () if columns is None else full_columns(found, board, columns)
+    out.print(
+        leaderboards.render(
+            board,
+            board.objectives,
+            out,
+            summary=board.summary_metrics,
+            columns=chosen_columns,
+            recommended=marked,
+            sort=sort,
+        )
+    )
     if recommendation:
         why = ready(server, "recommendation", sweep, *options(chosen))
         out.print(Text(f"Recommended: trial {recommendation['trial']['number']}. Why, and how sure: {why}"))
@@ -209,6 +230,22 @@ def report(
     with files.written(out_file) as stream:
         stream.write(text.encode(errors="replace"))
     out.print(Text(f"Wrote {out_file}."), soft_wrap=True)
+
+
+def full_columns(sweep: Sweep, board: Leaderboard, columns: str) -> list[str]:
+    """The metrics and parameters that a list names, in full. Raises InvalidUsageError for one that no row has."""
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    known = {*board.summary_metrics, *(name for row in board for name in (*row["metrics"], *row["parameters"]))}
+    shapes = cast("list[dict[str, str]]", sweep.record["document"]["inference"].get("shapes", []))
+    first = f"@{shapes[0]['name']}" if shapes else ""
+    full = [name if name in known else name + first for name in names]
+    for name, written in zip(full, names, strict=True):
+        if board and name not in known:
+            listed = ", ".join(sorted(known))
+            raise InvalidUsageError(f"--columns: no trial has a metric or parameter {written!r}; one of: {listed}")
+    if not names:
+        raise InvalidUsageError("--columns names nothing: metrics and parameters, with commas between them")
+    return list(dict.fromkeys(full))
 
 
 def recommended(sweep: Sweep, chosen: SelectionPreferences | None = None) -> Recommendation | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
@@ -12,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from layersweep.display import shared_models, units
+from layersweep.leaderboard import shown_metrics
 from layersweep.records.sweeps import LeaderboardRow, Objective, Scalar
 
-USUAL_METRICS = ("latency_ms_p50", "memory_bytes", "validation_loss", "accuracy", "parameter_count")
 FRONT = "★"
 RECOMMENDED = "»"
 INDENT = 8
@@ -27,18 +26,22 @@ def render(
     objectives: Iterable[Objective],
     console: Console,
     *,
+    summary: Sequence[str] = (),
+    columns: Sequence[str] = (),
     recommended: str | None = None,
     sort: str | None = None,
 ) -> RenderableType:
     """The rows as a table for `console`'s width, with a legend. `recommended` is the id of a trial to mark.
 
-    What the rows are sorted by (`sort`, as in the query) has a column. Where the terminal is narrow, metrics that are
-    no objectives are left out as far as needed."""
+    Its columns are the objectives, the metrics of `summary` and the parameters that vary; or these `columns`, metrics
+    and parameters by their names in full. What the rows are sorted by (`sort`, as in the query) has a column. Where the
+    terminal is narrow, metrics of the summary that are no objectives are left out as far as needed, the last first."""
     if not rows:
         return Text("No trials yet.")
-    objectives = list(objectives)
-    metrics = shown_metrics(rows, objectives)
-    parameters = varied_parameters(rows)
+    wanted = list(columns) or [goal["metric"] for goal in objectives]
+    known = {name for row in rows for name in row["parameters"]}
+    metrics = [name for name in columns if name not in known] if columns else shown_metrics(rows, wanted, summary)
+    parameters = [name for name in columns if name in known] if columns else varied_parameters(rows)
     key = (sort or "").removeprefix("-")
     if key not in metrics and any(key in row["metrics"] for row in rows):
         metrics.append(key)
@@ -46,31 +49,12 @@ def render(
         parameters.append(key)
     table = _wide(rows, metrics, parameters, recommended)
     if console.measure(table).minimum > console.width or _width(table, console) > console.width:
-        wanted = {goal["metric"] for goal in objectives} | {key}
-        for spare in [name for name in reversed(metrics) if name not in wanted]:
+        for spare in [name for name in reversed(metrics) if name not in {*wanted, key}]:
             if sum(_widths(rows, metrics, recommended)) + GAP * (len(metrics) + 3) > console.width:
                 metrics.remove(spare)
         table = _narrow(rows, metrics, parameters, recommended, console.width)
     pairs = shared_models.table(rows)
     return Group(table, *([] if pairs is None else [pairs]), _legend(rows, recommended), *_failures(rows))
-
-
-def shown_metrics(rows: Sequence[LeaderboardRow], objectives: Iterable[Objective]) -> list[str]:
-    """The usual metrics that any row has, then the objectives that are not among them. What was measured at several
-    shapes is shown at those of the objectives alone."""
-    known = dict.fromkeys(name for row in rows for name in row["metrics"])
-    wanted = [goal["metric"] for goal in objectives]
-    shapes = Counter(map(units.without_shape, known))
-    usual = [name for name in usual_metrics(known) if name in wanted or shapes[units.without_shape(name)] == 1]
-    return usual + [name for name in wanted if name not in usual]
-
-
-def usual_metrics(known: Iterable[str]) -> list[str]:
-    """Those of the known metrics that are usually shown, in their order; of several shapes, at each."""
-    by_usual: dict[str, list[str]] = {}
-    for name in known:
-        by_usual.setdefault(units.without_shape(name), []).append(name)
-    return [name for usual in USUAL_METRICS for name in by_usual.get(usual, [])]
 
 
 def varied_parameters(rows: Sequence[LeaderboardRow]) -> list[str]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from layersweep.display import units
-from layersweep.display.leaderboards import usual_metrics
+from layersweep.leaderboard import shown_metrics
 from layersweep.records.recommendations import Confirmation, Recommendation
 
 
@@ -62,7 +62,8 @@ def _figures(found: Recommendation) -> Table:
     table.add_column()
     table.add_column(justify="right")
     metrics = found["trial"]["metrics"]
-    for name in dict.fromkeys([*(each["metric"] for each in found["objectives"]), *usual_metrics(metrics)]):
+    objectives = (each["metric"] for each in found["objectives"])
+    for name in shown_metrics([found["trial"]], objectives, found.get("summary_metrics", ())):
         if name in metrics:
             table.add_row(name, units.figure(name, metrics))
     return table

@@ -243,6 +243,7 @@ class Recommendation(TypedDict):
     baseline: BaselineComparison | None
     under_limits: NotRequired[Neighbour | None]
     objectives: list[Objective]
+    summary_metrics: NotRequired[list[str]]
     prefer: list[str]
     within: list[str]
     weights: dict[str, float]

@@ -97,13 +97,6 @@ def _not_judged(sweep: Sweep) -> tuple[sa.ColumnElement[bool], ...]:
     return Trial.sweep_id == sweep.id, _IS_NOT_JUDGED, Trial.replicate_of.is_(None)
 
 
-def used_metrics(sweep: Sweep) -> list[str]:
-    """Those that a sweep decides by: its objectives' and its constraints'."""
-    of_objectives = [objective["metric"] for objective in sweep.objectives]
-    of_constraints = [name for text in sweep.document.get("constraints", []) for name in parse_constraint(text).metrics]
-    return list(dict.fromkeys([*of_objectives, *of_constraints]))
-
-
 def _undecided_metrics(session: Session, sweep: Sweep) -> list[str]:
     """The metrics that were timed in the constraints that cannot be judged."""
     newest = sa.select(Trial.noise).where(*_not_judged(sweep)).order_by(Trial.number.desc()).limit(MOST_LOOKED_AT)

@@ -205,6 +205,7 @@ class ExplainedRecommendation(Recommendation):
     """The recommended trial with the rule, and what the sweep's trials say of it."""
 
     objectives: list[Objective]
+    summary_metrics: list[str] = Field(description="what a summary shows of the trial; as of the leaderboard")
     prefer: list[str]
     within: list[str]
     weights: dict[str, float]

@@ -10,9 +10,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from layers.expressions.summary_metrics import deciding_metrics
 from service.common.noise import is_timed
 from service.database.sessions import AsyncRead
-from service.noise.sweep_noise import used_metrics
 from service.results import leaderboards
 from service.results import schemas as result_schemas
 from service.results.columns import ColumnStore, metric_names
@@ -40,7 +40,8 @@ def csv_export(session: Session, store: ColumnStore, sweep_id: str, sort: str, f
     sweep = leaderboards.get_sweep(session, sweep_id)
     metrics = metric_names(session, sweep)
     parameters = leaderboards.parameter_names(sweep)
-    timed = [name for name in used_metrics(sweep) if is_timed(name)]
+    deciding = deciding_metrics([each["metric"] for each in sweep.objectives], sweep.document)
+    timed = [name for name in deciding if is_timed(name)]
 
     def lines(rows: Iterable[result_schemas.LeaderboardRow]) -> str:
         return _csv(

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from layers.expressions.metric_names import MetricNames
 from layers.expressions.names import VARIABLES
+from layers.expressions.summary_metrics import summary_metrics
 from layers.sections import SECTIONS, Section, Written
 from layers.space.per_layer_expansion import own_names
 from service.common.noise import NOISY_CV, shown
@@ -65,6 +66,7 @@ def page(
     return result_schemas.Leaderboard(
         sweep=sweep.id,
         objectives=[sweep_schemas.Objective(**objective) for objective in sweep.objectives],
+        summary_metrics=summary_metrics([each["metric"] for each in sweep.objectives], sweep.document),
         items=[to_row(trial, tied=trial.id in tied) for trial in trials],
         next_page_token=next_token,
         total=len(selection.order),

@@ -41,6 +41,10 @@ class LeaderboardRow(Schema):
 class Leaderboard(Page[LeaderboardRow]):
     sweep: str
     objectives: list[Objective]
+    summary_metrics: list[str] = Field(
+        description="what a summary of its trials shows, as far as they have it: objectives, then what constraints "
+        "name, then the latencies of its mode of inference, memory and parameters, and what was learnt"
+    )
     total: int = Field(description="rows that the filter keeps, on all pages")
     noise: SweepNoise = Field(description="how noisy the sweep's measurements are, whatever the filter keeps")
 

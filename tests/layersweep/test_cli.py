@@ -93,6 +93,10 @@ def test_a_sweep_from_submission_to_the_leaderboard(run: Run, document: Path, fi
     assert "»" in table
     assert "Recommended: trial" in table
     assert max(map(len, table.splitlines())) <= LOG_WIDTH
+    chosen = run("leaderboard", "small", "--columns", "hidden_size, memory_bytes").stdout
+    assert ("memory" in chosen, "latency p50" in chosen, "hidden_" in chosen) == (True, False, True)
+    wrong = run("leaderboard", sweep, "--columns", "memory_bytes,nothing")
+    assert (wrong.exit_code, "'nothing'" in wrong.stderr) == (2, True)
 
     trial = board["items"][0]["trial"]
     assert answer(run("trial", "show", trial, "--json"))["id"] == trial

@@ -118,6 +118,24 @@ def test_what_a_leaderboard_is_sorted_by_has_a_column() -> None:
     assert "latency cv" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_narrow_table_drops_what_a_summary_names_last() -> None:
+    metrics = {"validation_loss": 1.5, "decode_ms_per_token_p50": 0.25, "memory_bytes": 1e6, "latency_ms_p50": 9.0}
+    rows = [row(number, metrics={**metrics, "latency_cv": 0.01}) for number in range(2)]
+    objectives = [{"metric": "validation_loss", "goal": "minimize"}]
+
+    def head(width: int, columns: tuple[str, ...] = ()) -> list[str]:
+        console = Console(file=io.StringIO(), width=width)
+        summary = ["validation_loss", "decode_ms_per_token_p50", "prefill_ms_p50", "memory_bytes"]
+        console.print(leaderboards.render(rows, objectives, console, summary=summary, columns=columns))  # type: ignore[arg-type]
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        return next(line for line in lines if "rank" in line).split()[2:]
+
+    assert head(200)[:7] == ["val.", "loss", "decode", "per", "token", "p50", "memory"], "prefill was not measured"
+    assert head(60) == ["val.", "loss", "decode", "per", "token", "p50", "state"]
+    assert head(200, ("latency_cv", "hidden_size"))[:2] == ["latency", "cv"]
+    assert "loss" not in head(200, ("latency_cv", "hidden_size"))
+
+
 def test_a_log_says_what_a_trial_waits_for_and_now_and_then_what_runs() -> None:
     now = 0.0
     trial: dict = {"number": 0, "phase": "measure", "attempt": 1, "progress": None}

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from layers.metrics import METRICS
-from layersweep.display import leaderboards, units
+from layersweep.display import units
 from service.web.rendering import static_files
 
 SECONDS = (-1, 0, 0.0002, 0.24, 0.9996, 0.99949, 3.21, 9.97, 59.2, 59.7, 119.6, 250, 3599.7, 3600, 7260, 7500, 90_000)
@@ -176,16 +176,3 @@ def test_a_metric_at_a_shape_has_the_unit_of_the_metric() -> None:
     assert units.metric("flops@bulk", 2e9) == "2 G"
     assert units.heading("throughput_per_s@bulk") == "seq./s @bulk"
     assert units.heading("decode_ms_per_token_p50") == "decode per token p50", "its values have the unit"
-
-
-def test_a_leaderboard_in_a_terminal_shows_the_shapes_of_the_objectives_alone() -> None:
-    metrics = {
-        "latency_ms_p50@chat": 1.0,
-        "latency_ms_p50@bulk": 9.0,
-        "memory_bytes@chat": 1.0,
-        "memory_bytes@bulk": 2.0,
-    }
-    rows = [{"metrics": {**metrics, "parameter_count": 3.0}}]
-    objectives = [{"metric": "latency_ms_p50@bulk", "goal": "minimize"}]
-    shown = leaderboards.shown_metrics(rows, objectives)  # type: ignore[arg-type]
-    assert shown == ["latency_ms_p50@bulk", "parameter_count"]

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from layers.expressions.constraints import parse_constraint
 from layers.expressions.names import DECLARED
+from layers.expressions.summary_metrics import deciding_metrics
 from layers.metrics import Goal, is_metric
 from layers.metrics import metric as declaration_of
 from layersweep.display import units
@@ -33,7 +34,6 @@ from service.database.sessions import now
 from service.events.end_codes import end_code
 from service.events.schemas import EndCode
 from service.leases.phases import PROBE
-from service.noise.sweep_noise import used_metrics
 from service.operations import artifacts, transformers_export
 from service.pruning.schemas import Pruning
 from service.pruning.summary import summary_of
@@ -363,7 +363,7 @@ def _running(session: Session, row: Sweep) -> list[RunningTrial]:
         .order_by(Trial.number)
         .limit(16)
     )
-    time = now(session)
+    time, deciding = now(session), deciding_metrics([each["metric"] for each in row.objectives], row.document)
     return [
         RunningTrial(
             trial=running,
@@ -373,7 +373,7 @@ def _running(session: Session, row: Sweep) -> list[RunningTrial]:
             if row.task == "probe"
             else phases_ahead(row, entered, is_predicted=running.predicted is not None),
             seconds=max(0.0, time - phases[-1]["started_at"]) if phases else None,
-            measured={name: early[name] for name in used_metrics(row) if name in early} if early else {},
+            measured={name: early[name] for name in deciding if name in early} if early else {},
         )
         for running, phases, early, worker in session.execute(query)
     ]
