@@ -184,7 +184,11 @@ def _start() -> Schema:
         {"const": f"preset:{name}", "description": f"{preset.title}. {preset.source}."}
         for name, preset in PRESETS.items()
     ]
-    named: Schema = {"type": "string", "pattern": "^(trial|checkpoint):.+", "description": "trial:ID, checkpoint:NAME"}
+    named: Schema = {
+        "type": "string",
+        "pattern": "^(trial|checkpoint):.+",
+        "description": "trial:SWEEP/NUMBER, trial:ID, checkpoint:NAME",
+    }
     point: Schema = {"type": "object", "description": "The values of the open parameters."}
     return {"anyOf": [*presets, named, point]}
 

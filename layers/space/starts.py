@@ -73,14 +73,17 @@ class StartReader:
         if kind == "trial":
             values = self._find_start(cast("str", item))
             if values is None:
-                self._problems.add(
-                    pointer, f"there is no trial {shown(name)}", "give a trial's id, as its page shows it"
+                remedy = (
+                    "write trial:SWEEP/NUMBER with the sweep's name or id, or trial:ID, as the trial's page shows it"
                 )
+                self._problems.add(pointer, f"there is no trial {shown(name)}", remedy)
                 return None
             if isinstance(values.get("model"), Mapping):
                 values = {**flatten(cast("Sections", values)), **cast("dict[str, Scalar]", values.get(VARIABLES, {}))}
             return self._point(f"trial:{name}", pointer, {}, values)
-        remedy = "write preset:NAME, trial:ID, checkpoint:NAME, or the values of the open parameters as a mapping"
+        remedy = (
+            "write preset:NAME, trial:SWEEP/NUMBER, checkpoint:NAME, or the values of the open parameters as a mapping"
+        )
         self._problems.add(pointer, f"{shown(item)} is not a start", remedy)
         return None
 

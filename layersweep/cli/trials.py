@@ -143,6 +143,9 @@ def _print_trial(record: TrialDetailRecord) -> None:
     front = ", on the Pareto front" if record["on_front"] else ""
     rank = f", rank {record['rank']}{front}" if record["rank"] is not None else ""
     out.print(Text(f"Trial {record['number']} of sweep {record['sweep']}: {record['state']}{rank}", style="bold"))
+    if record.get("replicate_of") is None:
+        start = f'start_from: ["trial:{record["sweep"]}/{record["number"]}"]'
+        out.print(Text(f"Id {record['id']}; {start} begins another sweep with it.", style="dim"), soft_wrap=True)
     if record["reason"]:
         out.print(Text(record["reason"], style="yellow"))
     if (predicted := record.get("predicted")) is not None:

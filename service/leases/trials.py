@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from service.common.noise import shown
 from service.common.paging import decode_token, first_page
-from service.database.models import Attempt, Measurement, Sweep, Trial
+from service.database.models import IS_SEARCH, Attempt, Measurement, Sweep, Trial
 from service.database.sessions import now
 from service.errors import NotFoundError
 from service.leases import curves
@@ -18,6 +18,9 @@ from service.leases import schemas as lease_schemas
 
 FIRST_TRAINING = "first_training"
 """The measurement that keeps what a trial's own training came to, once its figures are means over several."""
+
+LARGEST_NUMBER_DIGITS = 10
+"""A trial's number has fewer digits: a larger one is no column's."""
 
 SHOWN_ATTEMPTS = 20
 """The newest attempts of a trial that are shown: each has a log, and one that is given back is charged to nobody."""
@@ -37,6 +40,20 @@ def get_by_number(session: Session, sweep_id: str, number: int) -> Trial:
     if trial is None:
         raise NotFoundError(f"there is no trial {number} in sweep {sweep_id}")
     return trial
+
+
+def find_by_reference(session: Session, reference: str, project: str) -> str | None:
+    """The id of the trial that "SWEEP/NUMBER" names; SWEEP: a sweep's id, or its name (the newest of that name)."""
+    sweep, _, number = reference.rpartition("/")
+    if not (sweep and number.isascii() and number.isdigit() and len(number) < LARGEST_NUMBER_DIGITS):
+        return None
+    # Ids sort by the time at which they were made. An id precedes names that look like it.
+    newest = sa.case((Sweep.id == sweep.upper(), 0), else_=1), Sweep.id.desc()
+    named = sa.or_(Sweep.id == sweep.upper(), Sweep.name == sweep)
+    found = session.scalar(
+        sa.select(Sweep.id).where(Sweep.project == project, IS_SEARCH, named).order_by(*newest).limit(1)
+    )
+    return session.scalar(sa.select(Trial.id).where(Trial.sweep_id == found, Trial.number == int(number)))
 
 
 def page(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
@@ -26,6 +27,7 @@ from service.database.models import Dataset, Sweep, Trial
 from service.database.sessions import Database
 from service.datasets import datasets
 from service.errors import ConflictError
+from service.leases import trials
 from service.pruning.choice import PrunerChoice, choose_pruner
 from service.sweeps import documents
 from service.sweeps import schemas as sweep_schemas
@@ -37,6 +39,8 @@ Given = Mapping[str, object]
 Starts = Mapping[str, Mapping[str, Scalar]]
 """What a document names as a start -> its values for the open parameters."""
 NO_STARTS: Starts = {}
+TRIAL = "trial:"
+"""What a start begins with that names a trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ def drafted(database: Database, document: Given, *, project: str = DEFAULT, star
         if kind == "checkpoint":
             checkpoint = database.read(lambda session: checkpoints.find(session, name, project))
             return None if checkpoint is None else dict(checkpoint.model)
-        trial_id = reference.removeprefix("trial:")
+        trial_id = reference.removeprefix(TRIAL)
         query = sa.select(Trial.configuration, Trial.parameters).where(Trial.project == project, Trial.id == trial_id)
         found = database.read(lambda session: session.execute(query).one_or_none())
         if found is None:
@@ -202,13 +206,34 @@ def drafted(database: Database, document: Given, *, project: str = DEFAULT, star
         checkpoint = database.read(lambda session: checkpoints.find(session, name, project))
         return None if checkpoint is None else (checkpoint.sha256, checkpoint.task)
 
-    document = with_hashes(document, find_checkpoint)
+    def find_trial(name: str) -> str | None:
+        return database.read(lambda session: trials.find_by_reference(session, name, project))
+
+    document = with_trial_ids(with_hashes(document, find_checkpoint), find_trial)
     try:
         read = begin(document, find_dataset=find_dataset, find_start=find_start)
     except DocumentError as error:
         raise documents.invalid(error) from None
     dataset = None if read.sweep.dataset is None else found[read.sweep.dataset]
     return Draft(read, None if dataset is None else dataset.id)
+
+
+def with_trial_ids(document: Given, find: Callable[[str], str | None]) -> Given:
+    """The document with `trial:ID` for each start `trial:SWEEP/NUMBER` that `find` knows.
+
+    A later sweep of that name changes nothing then. What is no such reference is left to the reader.
+    """
+    starts = document.get("start_from")
+    if not isinstance(starts, list):
+        return document
+    return {**document, "start_from": [_with_trial_id(start, find) for start in cast("list[object]", starts)]}
+
+
+def _with_trial_id(start: object, find: Callable[[str], str | None]) -> object:
+    if not (isinstance(start, str) and start.startswith(TRIAL) and "/" in start):
+        return start
+    found = find(start.removeprefix(TRIAL))
+    return start if found is None else f"{TRIAL}{found}"
 
 
 def stored_starts(sweep: Sweep) -> Starts:

@@ -296,6 +296,32 @@ def test_a_clone_starts_where_its_sweep_did_although_that_trial_is_gone(client: 
     assert (started.started_from, started.parameters) == (f"trial:{origin.id}", origin.parameters)
 
 
+def test_a_trial_is_a_start_by_its_sweep_and_number(client: TestClient, driver: Driver) -> None:
+    older = _post(client, POST | {"name": "same/name"})["id"]
+    newer = _post(client, POST | {"name": "same/name"})["id"]
+    for each in (older, newer):
+        driver.run_to_the_end(each)
+    for written, sweep in (
+        (f"trial:{older}/1", older),
+        (f"trial:{older.lower()}/1", older),
+        ("trial:same/name/1", newer),
+    ):
+        answer = _post(client, POST | {"start_from": [written]})
+        assert answer["document"]["start_from"] == [f"trial:{driver.trials(sweep)[1].id}"]
+    for wrong in (
+        "trial:same/name/99",
+        "trial:other/1",
+        "trial:same/name/" + 30 * "9",
+        "trial:/1",
+        "trial:same/name/-1",
+    ):
+        refused = client.post("/v1/sweeps", json=POST | {"start_from": [wrong]})
+        assert refused.status_code == 422
+        (problem,) = refused.json()["errors"]
+        assert problem["pointer"] == "/start_from/0"
+        assert "trial:SWEEP/NUMBER" in problem["remedy"]
+
+
 def test_a_clone_with_a_key_whose_validation_takes_long_is_answered_and_made_once(
     client: TestClient, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
