@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import pytest
 
+from layers.declarations.inference.generation import Bucket, GenerationConfig
 from layers.metrics import METRICS
 from tests.workers.scripted_service import ScriptedService
 from tests.workers.trial.test_trial import ALL_PHASES, Bench
 from tests.workers.trial.test_trial import bench as bench
 from workers.engine.confidence import Interval
+from workers.engine.verbs import BuildAnswer
+from workers.trial.build import BuiltEngine
+from workers.trial.generation.engines import GenerationEngines, StepEngine
+from workers.trial.generation.measure import memory_of
 from workers.trial.generation.percentiles import PERCENTILES, summed, weighted_intervals, weighted_percentiles
 
 INFERENCE = {"mode": "generate", "batch_size": 2, "prompt_tokens": 8, "new_tokens": 24, "sequence_length": 32}
@@ -73,6 +79,15 @@ def test_a_trial_generates_from_a_source(bench: Bench) -> None:
     assert [(bucket["capacity"], bucket["steps"]) for bucket in buckets] == [(8, 7)]
     assert measurements["parity"]["generation_final"]["worst"] < 1e-4
     assert measurements["generation"]["transplanted"] is True
+
+
+def test_the_memory_of_all_devices_is_that_of_the_engines_that_generate(tmp_path: Path) -> None:
+    said = cast("BuildAnswer", {"engine_bytes": 9, "weights_bytes": 5, "activation_bytes": 3, "io_bytes": 1})
+    engine = BuiltEngine(tmp_path, None, said, from_cache=False)
+    step = StepEngine(Bucket(capacity=8, steps=4, first=4), tmp_path, engine)
+    config = GenerationConfig(batch_size=1, prompt_tokens=4, new_tokens=4, caches=())
+    memory = memory_of(GenerationEngines("final", config, tmp_path, engine, (step,), is_transplanted=False))
+    assert memory["total_memory_bytes"] == memory["memory_bytes"] == 2 * (5 + 3 + 1)
 
 
 def test_percentiles_are_of_the_steps_of_a_text_and_not_of_the_samples() -> None:

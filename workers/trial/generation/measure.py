@@ -55,7 +55,7 @@ def measure_generation(
     while repeats.are_wanted():
         found.append(_measured(context, engines, options))
         repeats.add(found[-1].figures)
-    metrics = {**repeats.metrics, **_memory(engines), "device_memory_bytes": found[0].grown_bytes}
+    metrics = {**repeats.metrics, **memory_of(engines), "device_memory_bytes": found[0].grown_bytes}
     context.record.add_noise(repeats.noise)
     over = "" if len(found) == 1 else f" over {len(found)} processes, as a limit is near"
     context.lease.log(
@@ -172,12 +172,13 @@ def _step_metrics(engines: GenerationEngines, steps: Sequence[MeasureAnswer], te
     }
 
 
-def _memory(engines: GenerationEngines) -> dict[str, float]:
-    """What generating needs. The caches are inputs of the largest engine, and so among its inputs and outputs."""
+def memory_of(engines: GenerationEngines) -> dict[str, float]:
+    """What generating needs, on its one device. The caches are inputs of the largest engine, and so among its inputs
+    and outputs."""
     said = [metrics_in(engine.said) for engine in (engines.prefill, engines.largest)]
     summed = {name: sum(each[name] for each in said) for name in SUMMED if all(name in each for each in said)}
     if all(name in summed for name in MEMORY_METRICS):
-        summed["memory_bytes"] = sum(summed[name] for name in MEMORY_METRICS)
+        summed["memory_bytes"] = summed["total_memory_bytes"] = sum(summed[name] for name in MEMORY_METRICS)
     return summed
 
 
