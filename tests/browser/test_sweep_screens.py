@@ -75,6 +75,23 @@ def test_every_picture_is_drawn(page: Any, wide: str) -> None:
     assert "raised it last" in said["Hypervolume"]
 
 
+def test_every_value_stands_below_its_effect(page: Any, wide: str) -> None:
+    page.goto(f"{wide}?picture=effects")
+    settled(page)
+    drawn = page.evaluate(
+        """async () => {
+          const { getInstanceByDom } = await import(document.getElementById("pictures").dataset.echarts);
+          const found = [...document.querySelectorAll("[data-picture=effects] [data-parameter]")].map((figure) => {
+            const texts = getInstanceByDom(figure.lastChild).getZr().storage.getDisplayList();
+            return [figure.dataset.parameter, texts.map((each) => each.style.text ?? "").join("")];
+          });
+          return Object.fromEntries(found);
+        }"""
+    )
+    for value in ("learned_absolute", "rope_gpt_neox"):
+        assert value in drawn["attention.position_embedding_type"]
+
+
 def test_no_scale_is_made_up_around_a_single_trial(page: Any, site: Site) -> None:
     page.goto(f"{site.url}/sweeps/{site.database.write(lambda session: _with_trials(session, 1))}?picture=parallel")
     settled(page)

@@ -3,6 +3,9 @@
 
 const EMPTY = "–";
 const TICK_CHARACTERS = 14;
+/** Of a small picture: what stands beside its axis, and how wide a letter of a label is. */
+const SIDE_PIXELS = 46;
+const CHARACTER_PIXELS = 6.4;
 const FEW_VALUES = 8;
 const MOST_LABELS = 30;
 /** Names that one request of columns may have. */
@@ -618,7 +621,7 @@ class Effects extends Picture {
           axisPointer: { type: "shadow", shadowStyle: { color: colours.soft, opacity: 0.6 } },
           formatter: ([{ dataIndex }]) => this.describe(parameter, levels[dataIndex]),
         },
-        xAxis: { ...axis(colours), type: "category", data: names, splitLine: { show: false }, axisLabel: { ...axis(colours).axisLabel, hideOverlap: true, formatter: (text) => short(text) } },
+        xAxis: { ...axis(colours), type: "category", data: names, splitLine: { show: false }, axisLabel: { ...axis(colours).axisLabel, ...everyLabel(names, element.clientWidth) } },
         yAxis: { ...axis(colours), type: "value", ...this.page.ticks([low - margin, high + margin], unit, false, 3), axisLabel: { ...axis(colours).axisLabel, formatter: (value) => tidy(value / unit.size) } },
         series: [
           {
@@ -762,11 +765,11 @@ class Parallel extends Picture {
           : { left: 36, right: 84, top: 84, bottom: 16, layout: "horizontal" },
         parallelAxis: axes.map(({ name, scale }, dim) => ({
           dim,
-          name: isNarrow ? page.label(name) : short(page.label(name), 22),
+          name: isNarrow ? page.label(name) : within(page.label(name), 22),
           nameRotate: isNarrow ? 0 : 20,
           nameLocation: isNarrow === Boolean(scale.inverse) ? "end" : isNarrow ? "start" : scale.inverse ? "start" : "end",
           nameGap: isNarrow ? 0 : 12,
-          nameTextStyle: { color: colours.ink, fontSize: 11, align: "left", ...(isNarrow && { verticalAlign: "bottom", padding: [0, 0, 9, 0] }) },
+          nameTextStyle: { color: colours.ink, fontSize: 11, lineHeight: 13, align: "left", ...(isNarrow && { verticalAlign: "bottom", padding: [0, 0, 9, 0] }) },
           ...scale,
           axisLine: { lineStyle: { color: colours.strong } },
           axisTick: { lineStyle: { color: colours.strong } },
@@ -794,7 +797,7 @@ class Parallel extends Picture {
 
   /** The axis of a metric or parameter, and what of it a value is `at`: words and few numbers stand at even distances. */
   scale(name, values, colours) {
-    const label = { color: colours.quiet, fontSize: 10.5 };
+    const label = { color: colours.quiet, fontSize: 10.5, lineHeight: 12 };
     const given = [...new Set(values.filter((value) => value !== null))];
     const areNumbers = given.every((value) => typeof value === "number");
     const areChoices = given.length <= FEW_VALUES && !this.page.goal(name) && given.every(Number.isInteger);
@@ -805,7 +808,7 @@ class Parallel extends Picture {
     }
     if (!areNumbers || areChoices) {
       const sorted = areNumbers ? given.sort((a, b) => a - b) : given.map(String).sort();
-      const scale = { type: "category", data: sorted.map(String), axisLabel: { ...label, formatter: (text) => short(text) } };
+      const scale = { type: "category", data: sorted.map(String), axisLabel: { ...label, formatter: (text) => within(text, TICK_CHARACTERS) } };
       return { scale, at: (value) => (value === null ? null : String(value)) };
     }
     const [low, high] = [Math.min(...given), Math.max(...given)];
@@ -976,6 +979,25 @@ function threeDigits(given) {
 
 const withoutZeros = (text) => text.replace(/\.?0+$/, "");
 
-function short(text, most = TICK_CHARACTERS) {
-  return text.length > most ? `${text.slice(0, most - 1)}…` : text;
+/** How each of an axis's labels is written so that none is cut or left out: in lines, or upright where there is no room for these. */
+export function everyLabel(names, width) {
+  const most = Math.floor((width - SIDE_PIXELS) / names.length / CHARACTER_PIXELS);
+  const wrapped = names.map((name) => lines(name, most));
+  if (wrapped.flat().every((line) => line.length <= most)) return { interval: 0, lineHeight: 13, formatter: (text, index) => wrapped[index].join("\n") };
+  return { interval: 0, rotate: 90, fontSize: 10.5 };
+}
+
+/** A name in lines of so many characters at most, as far as it has places to break at. */
+function lines(name, most) {
+  const found = [""];
+  for (const piece of name.split(/(?<=[_ .])/)) {
+    if (found.at(-1) && (found.at(-1) + piece).trimEnd().length > most) found.push(piece);
+    else found.push(found.pop() + piece);
+  }
+  return found.map((line) => line.trimEnd());
+}
+
+/** A name in lines, of which only a word that is longer than a line is cut. */
+function within(name, most) {
+  return lines(name, most).map((line) => (line.length > most ? `${line.slice(0, most - 1)}…` : line)).join("\n");
 }
