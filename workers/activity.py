@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from layersweep.display import units
-from workers.device_time import DeviceTime
+from workers.devices.time_shares import DeviceTime
 from workers.engine.background import in_background
 from workers.waits import Cause
 

@@ -8,7 +8,8 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
-from workers import device, slots
+from workers import slots
+from workers.devices import device
 from workers.engine.nvml import gpus
 
 logger = logging.getLogger("layersweep.worker")

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from layers.capabilities import Capabilities
@@ -14,8 +15,9 @@ from layers.metrics import split_name
 from layersweep import logs
 from workers.activity import SlotActivity
 from workers.data.cache import DatasetCache
-from workers.device_memory import DeviceMemory, MemoryShare
-from workers.device_time import DeviceShare, DeviceTime
+from workers.devices.memory import DeviceMemory, MemoryShare
+from workers.devices.memory_estimate import estimated_bytes
+from workers.devices.time_shares import DeviceShare, DeviceTime
 from workers.engine_cache import EngineCache
 from workers.interruption import (
     DrainedError,
@@ -24,7 +26,6 @@ from workers.interruption import (
     LeaseLostError,
     TrialCancelledError,
 )
-from workers.memory_estimate import estimated_bytes
 from workers.processes.child import ChildDiedError, ChildError
 from workers.processes.children import Children
 from workers.processes.folders import attempt_folder
@@ -51,53 +52,59 @@ OUTSIDE_SECONDS = 0.5
 """After a child was killed from outside: how long to wait for the same signal to reach the worker itself."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerContext:
+    """What all attempts of a worker work with."""
+
+    service: ServiceClient
+    datasets: DatasetCache
+    engines: EngineCache
+    capabilities: Mapping[str, Capabilities]
+    """By runtime."""
+    heartbeat_seconds: float
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotContext:
+    """What the attempts of a slot work with: its children, and the device that it may share with other slots."""
+
+    children: Children
+    device_uuid: str
+    device_time: DeviceTime = field(default_factory=DeviceTime)
+    device_memory: DeviceMemory = field(default_factory=DeviceMemory)
+    every_memory: Sequence[DeviceMemory] = ()
+    """Of each device of the worker, in the order of their UUIDs; empty: it has one."""
+
+
 class Execution:
     """One attempt: what the lease names, executed with a slot's children."""
 
     def __init__(
         self,
         leased: LeasedTrial,
-        *,
-        service: ServiceClient,
-        children: Children,
-        datasets: DatasetCache,
-        engines: EngineCache,
-        device_uuid: str,
-        capabilities: Mapping[str, Capabilities],
-        heartbeat_seconds: float,
+        worker: WorkerContext,
+        slot: SlotContext,
         interruption: Interruption,
-        limits: Limits | None = None,
-        device_time: DeviceTime | None = None,
-        device_memory: DeviceMemory | None = None,
-        every_memory: Sequence[DeviceMemory] = (),
-        slot: str = "",
+        *,
+        label: str = "",
         wants_next: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`capabilities`: the worker's, by runtime; `interruption` stops the attempt when it is set.
-
-        `device_time`, `device_memory`: of the device, which all slots of the worker share (left out: it has it to
-        itself); `every_memory`: of each device of the worker, in the order of their UUIDs; `slot`: what the log calls
-        it; `wants_next`: whether the service is asked for the next lease when this attempt is finished.
-        """
+        """`interruption` stops the attempt when it is set; `label`: what the log calls the slot; `wants_next`: whether
+        the service is asked for the next lease when this attempt is finished."""
         self._leased = leased
-        self._service = service
-        self._children = children
-        self._datasets = datasets
-        self._engines = engines
-        self._device_uuid = device_uuid
-        self._capabilities = capabilities
+        self._worker = worker
+        self._slot = slot
         self._interruption = interruption
-        self._limits = limits or Limits()
-        self._device_time = device_time or DeviceTime()
-        self._device_memory = device_memory or DeviceMemory()
-        self._every_memory = every_memory or (self._device_memory,)
         self._wants_next = wants_next
         self._next: LeaseAnswer | None = None
         self._waits: Waits | None = None
         """None before the attempt has begun."""
         self._trial: tuple[str, int] = (leased.trial, leased.attempt)
-        self._label = f"{slot}trial {leased.number} ({leased.trial}, attempt {leased.attempt})"
-        self._lease = Lease(service, *self._trial, heartbeat_seconds=heartbeat_seconds, interruption=interruption)
+        self._label = f"{label}trial {leased.number} ({leased.trial}, attempt {leased.attempt})"
+        self._lease = Lease(
+            worker.service, *self._trial, heartbeat_seconds=worker.heartbeat_seconds, interruption=interruption
+        )
 
     @property
     def activity(self) -> SlotActivity:
@@ -132,7 +139,7 @@ class Execution:
                 self._release("cancelled", charge=False)
             except DrainedError as cause:
                 logger.info("%s: given back: %s", self._label, cause)
-                self._children.kill()
+                self._slot.children.kill()
                 self._release(str(cause), charge=False)
             except ChildDiedError as death:
                 # A signal to everything, as at a container's end, may reach a child before it reaches the worker.
@@ -146,7 +153,7 @@ class Execution:
 
     def _attempt(self) -> Finish:
         """The attempt's result; an error of the worker itself fails the trial, with the traceback in its log."""
-        share = self._device_time.share()
+        share = self._slot.device_time.share()
         with attempt_folder() as folder:
             try:
                 return run_trial(self._context(folder, share))
@@ -163,10 +170,10 @@ class Execution:
         """Make room on the device, which the next attempt of the slot would do anyway; without waiting for a turn where
         the attempt was interrupted."""
         if self._interruption.cause is not None:
-            self._children.kill_engine()
+            self._slot.children.kill_engine()
             return
-        self._children.close_engine()
-        self._children.release_model()
+        self._slot.children.close_engine()
+        self._slot.children.release_model()
 
     def _context(self, folder: Path, share: DeviceShare) -> TrialContext:
         leased = self._leased
@@ -185,25 +192,26 @@ class Execution:
             training_state=leased.training_state,
             dataset=leased.dataset,
             lease=self._lease,
-            capabilities=self._capabilities[leased.runtime],
+            capabilities=self._worker.capabilities[leased.runtime],
             files=AttemptFiles(folder),
-            children=self._children,
-            datasets=self._datasets,
-            engines=self._engines,
-            device_uuid=self._device_uuid,
+            children=self._slot.children,
+            datasets=self._worker.datasets,
+            engines=self._worker.engines,
+            device_uuid=self._slot.device_uuid,
             share=share,
             waits=self._waits,
             memory=self._memory_share(configuration),
-            limits=self._limits,
-            artifacts=ArtifactStore(self._service, *self._trial, self._interruption),
+            limits=self._worker.limits,
+            artifacts=ArtifactStore(self._worker.service, *self._trial, self._interruption),
         )
 
     def _memory_share(self, configuration: TrialConfiguration) -> MemoryShare:
         """A model that devices share has all of the worker's for itself."""
         estimated = estimated_bytes(configuration)
         if int(configuration.model.get("tp_size") or 1) > 1:
-            return MemoryShare.alone_on(self._every_memory, estimated, self._interruption)
-        return self._device_memory.share(estimated, self._interruption)
+            memories = self._slot.every_memory or (self._slot.device_memory,)
+            return MemoryShare.alone_on(memories, estimated, self._interruption)
+        return self._slot.device_memory.share(estimated, self._interruption)
 
     def _conclude(self, finish: Finish) -> None:
         """Offer the result until the service takes it, or says that it does not want it. Raises LeaseLostError."""
@@ -230,7 +238,7 @@ class Execution:
 
     def _offer(self, body: FinishRequest) -> LeaseAnswer | None:
         def send() -> LeaseAnswer | None:
-            return self._service.finish(*self._trial, body)
+            return self._worker.service.finish(*self._trial, body)
 
         try:
             return retry_while_unreachable(send, seconds=FINISH_SECONDS, wait=self._interruption.wait)
@@ -243,7 +251,7 @@ class Execution:
         self._lease.flush(1.0)
         try:
             retry_while_unreachable(
-                lambda: self._service.release(*self._trial, reason, charge=charge), seconds=DRAINING_SECONDS
+                lambda: self._worker.service.release(*self._trial, reason, charge=charge), seconds=DRAINING_SECONDS
             )
         except UnreachableError as error:
             logger.warning("the service %s (%s): the lease will lapse", error.what, error)

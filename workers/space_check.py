@@ -25,8 +25,8 @@ from layers.signature import signature_of
 from layers.space.document import read_document
 from layers.space.space import Space
 from layersweep.records.checks import BuildFinding, BuildOutcome, BuildReason, SpaceCheckReport
-from workers import device
 from workers.data.inputs import probe_inputs, save_inputs
+from workers.devices import device
 from workers.engine.protocol import JsonObject
 from workers.engine.tensorrt import support
 from workers.engine.verbs import BUILD, DESCRIBE, BuildAnswer

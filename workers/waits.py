@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
-from workers.device_time import DeviceShare
+from workers.devices.time_shares import DeviceShare
 from workers.engine.protocol import JsonObject
 
 Cause = Literal["measurement_turn", "build_turn", "training_turn", "evaluation_turn", "memory"]

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from layers.completion import complete
-from workers import device
-from workers.device_lock import turns_of
+from workers.devices import device
+from workers.devices.locks import turns_of
 from workers.engine.__main__ import DEVICE_KINDS
 from workers.processes.child import Child
 

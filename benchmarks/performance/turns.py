@@ -29,8 +29,8 @@ from benchmarks.support.report import write
 from layers.completion import complete
 from layers.declarations.inference.parameters import complete_inference
 from layers.declarations.training import complete_training
-from workers import device
-from workers.device_lock import turns_of
+from workers.devices import device
+from workers.devices.locks import turns_of
 from workers.engine.__main__ import DEVICE_KINDS
 from workers.interruption import DrainedError, Interruption
 from workers.processes.children import Children

@@ -227,23 +227,16 @@ def worker(
         raise typer.Exit(_run_all_devices(options, [switch for switch, given in switches.items() if given], tp or 1))
     if device is not None and devices is not None:
         raise InvalidUsageError("--device (LAYERSWEEP_DEVICE) and --devices are both given: leave one out")
-    main = part_of_product("workers.main", "worker")
+    main, settings = part_of_product("workers.main", "worker"), part_of_product("workers.settings", "worker")
+    group = tuple(each.strip() for each in devices.split(",")) if devices else ()
     status = main.run(
         base_url(server),
         BearerToken.of_environment(),
-        name,
-        device_name=device,
-        group_names=[each.strip() for each in devices.split(",")] if devices else (),
-        ranks=tp,
-        engine_python=engine_python,
-        threads=threads,
-        slot_count=slot_count,
-        labels=own_labels,
-        build_seconds=build_seconds,
-        timing_cache=timing_cache,
-        wait_for_device=wait_for_device,
-        max_trials=max_trials,
-        idle_exit_seconds=idle_exit_seconds,
+        identity=settings.WorkerIdentity(name, own_labels),
+        selection=settings.DeviceSelection(device, group, ranks=tp),
+        processes=settings.ProcessSettings(threads, slot_count, engine_python, build_seconds),
+        caches=settings.CacheSettings(keeps_timings=timing_cache),
+        stops=settings.StopConditions(max_trials, idle_exit_seconds, if_device_is_taken=not wait_for_device),
     )
     raise typer.Exit(status)
 

@@ -22,6 +22,7 @@ from tests.conftest import serving
 from tests.golden.worker_life import LIFE, SWEEPS, Exchange
 from workers.processes.children import Children
 from workers.service.client import RefusedError, ServiceClient
+from workers.settings import CacheSettings, StopConditions, WorkerIdentity
 from workers.worker import Worker
 
 KEPT_HEADERS = ("prefer", "idempotency-key", "content-digest")
@@ -65,7 +66,9 @@ def _shortened(value: Any) -> Any:
 
 def live(service: ServiceClient, folder: Path) -> None:
     """What a worker does, from its registration to its end."""
-    Worker(service, "the worker", children=[Children(threads=1)], cache_dir=folder / "cache", max_trials=1).work()
+    identity, caches = WorkerIdentity("the worker"), CacheSettings(folder / "cache")
+    stops = StopConditions(max_trials=1)
+    Worker(service, identity, children=[Children(threads=1)], caches=caches, stops=stops).work()
 
 
 def live_seldom(service: ServiceClient, registration: dict[str, Any]) -> None:

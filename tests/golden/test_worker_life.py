@@ -14,6 +14,7 @@ import pytest
 from tests.golden.worker_life import FILE, SWEEPS, Exchange, Replay, lacking, recorded_life
 from workers.processes.children import Children
 from workers.service.client import RefusedError, ServiceClient
+from workers.settings import CacheSettings, WorkerIdentity
 from workers.worker import Worker
 
 LIFE = recorded_life()
@@ -145,6 +146,8 @@ def test_today_s_worker_registers_with_an_old_service_and_signs_off(tmp_path: Pa
         return answer
 
     service = ServiceClient("http://service", transport=httpx2.MockTransport(handle))
-    worker = Worker(service, "the worker", children=[Children(threads=1)], cache_dir=tmp_path)
+    worker = Worker(
+        service, WorkerIdentity("the worker"), children=[Children(threads=1)], caches=CacheSettings(tmp_path)
+    )
     worker.work()
     assert (old.changed, old.exchanges) == ([], [])

@@ -10,7 +10,7 @@ import pytest
 
 from workers import activity
 from workers.activity import ActivityReport, RunningAttempts, SlotActivity
-from workers.device_time import DeviceTime
+from workers.devices.time_shares import DeviceTime
 from workers.waits import Cause, Waits
 
 

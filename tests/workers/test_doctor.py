@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from workers import device, doctor, main
+from workers import doctor, main
 from workers import worker as worker_module
-from workers.device_lock import DeviceBusyError, lock_device, turns_of
+from workers.devices import device
+from workers.devices.locks import DeviceBusyError, lock_device, turns_of
 from workers.engine.nvml import Gpu
 from workers.interruption import DrainedError
 from workers.processes.children import Children
 from workers.service.client import ServiceClient
+from workers.settings import CacheSettings, DeviceSelection, ProcessSettings, StopConditions, WorkerIdentity
 from workers.worker import Worker
 
 HOPPER = Gpu("GPU-11111111-aa", "NVIDIA H200", 1 << 37, (9, 0))
@@ -62,10 +64,10 @@ def test_a_worker_that_may_wait_takes_the_gpu_when_it_is_free_or_stops_when_it_i
     first = lock_device("GPU-1")
     worker = Worker(
         ServiceClient("http://service"),
-        "here",
+        WorkerIdentity("here"),
         children=[Children(threads=1)],
-        cache_dir=tmp_path,
-        wait_for_device=True,
+        caches=CacheSettings(tmp_path),
+        stops=StopConditions(if_device_is_taken=False),
     )
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(worker.lock_device, "GPU-1")
@@ -85,7 +87,7 @@ def test_a_worker_that_cannot_lock_says_where_and_what_to_set(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("LAYERSWEEP_LOCK_DIR", str(tmp_path / "file" / "locks"))
-    assert main.run("http://service", device_name="cpu", threads=1) == 1
+    assert main.run("http://service", selection=DeviceSelection("cpu"), processes=ProcessSettings(threads=1)) == 1
     assert f"no lock can be taken in {tmp_path}/file/locks: " in caplog.text
     assert "LAYERSWEEP_LOCK_DIR names another folder" in caplog.text
 

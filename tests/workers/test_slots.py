@@ -20,9 +20,10 @@ from layersweep.cli import app
 from tests.workers.faulty_children import FaultyChildren
 from tests.workers.scripted_service import ScriptedService
 from workers import activity
-from workers.device_time import DeviceTime
+from workers.devices.time_shares import DeviceTime
 from workers.main import drained_by_signals
 from workers.processes.children import Children
+from workers.settings import CacheSettings, StopConditions, WorkerIdentity
 from workers.slots import automatic_count
 from workers.trial.context import Limits
 from workers.worker import Worker
@@ -128,9 +129,12 @@ class LeasingService(ScriptedService):
         return self.lease(model=model) | {"trial": f"T{number}", "number": number}
 
 
-def make_worker(service: LeasingService, cache_dir: Path, *children: Children, **options: Any) -> Worker:
+def make_worker(
+    service: LeasingService, cache_dir: Path, *children: Children, stops: StopConditions | None = None, **options: Any
+) -> Worker:
     """A worker with these slots."""
-    return Worker(service.client(), "here", children=children, cache_dir=cache_dir, **options)
+    caches = CacheSettings(cache_dir)
+    return Worker(service.client(), WorkerIdentity("here"), children=children, caches=caches, stops=stops, **options)
 
 
 Slots = Callable[[int], Sequence[Children]]
@@ -171,7 +175,7 @@ def test_slots_are_filled_by_one_claim_go_on_with_what_their_finish_brings_and_s
         assert body.get("phase") != "build" or heard.said.wait(60), "nothing was said while the slots were busy"
 
     service.script = script
-    make_worker(service, cache_dir, *slots(2), max_trials=4, activity_seconds=0.05).work()
+    make_worker(service, cache_dir, *slots(2), stops=StopConditions(max_trials=4), activity_seconds=0.05).work()
     assert service.registrations[0]["slots"] == 2
     assert service.claims[0] == {"worker": "W1", "at_most": 2}
     assert service.ended == {f"T{number}": "complete" for number in range(4)}
@@ -186,7 +190,7 @@ def test_a_service_that_knows_no_slots_is_worked_with_all_the_same(
     cache_dir: Path, slots: Slots, unknown: tuple[str, ...]
 ) -> None:
     service = LeasingService(3, unknown=unknown, at_once=2)
-    make_worker(service, cache_dir, *slots(2), idle_exit_seconds=0.5).work()
+    make_worker(service, cache_dir, *slots(2), stops=StopConditions(idle_seconds=0.5)).work()
     assert service.ended == {f"T{number}": "complete" for number in range(3)}
     assert service.most_at_once == 2
 
@@ -252,7 +256,7 @@ def test_a_builder_that_hangs_fails_its_trial_and_disturbs_no_neighbour(
     faulty = FaultyChildren(tmp_path, "onnxruntime")
     faulty.arm("hang")
     limits = Limits(build_seconds=1)
-    make_worker(service, cache_dir, faulty, *slots(1), limits=limits, idle_exit_seconds=1).work()
+    make_worker(service, cache_dir, faulty, *slots(1), limits=limits, stops=StopConditions(idle_seconds=1)).work()
     assert service.ended["T0"] == "failed"
     assert "it hung and was ended" in str(service.reasons["T0"])
     others = {trial: outcome for trial, outcome in service.ended.items() if trial != "T0"}
@@ -275,7 +279,7 @@ def test_what_is_out_of_memory_beside_neighbours_is_tried_again_alone(
             faulty.arm("none")
 
     service.script = script
-    make_worker(service, cache_dir, faulty, *slots(1), max_trials=2).work()
+    make_worker(service, cache_dir, faulty, *slots(1), stops=StopConditions(max_trials=2)).work()
     assert service.ended == {"T0": "complete" if is_enough_alone else "failed", "T1": "complete"}
     assert "".join(said).count("trying again without other trials") == 1
     if not is_enough_alone:

@@ -20,11 +20,14 @@ import pytest
 from service.app import create_app
 from service.settings import Settings
 from tests.conftest import serving
+from workers.devices.device import DeviceChoice
 from workers.processes.child import ROOT
 from workers.processes.children import Children
+from workers.registration import TOKEN_SECONDS, DeviceTakenError, WorkerError
 from workers.service.client import ServiceClient, TokenRefusedError
 from workers.service.messages import RegistrationAnswer
-from workers.worker import TOKEN_SECONDS, DeviceTakenError, Worker, WorkerError
+from workers.settings import CacheSettings, StopConditions, WorkerIdentity
+from workers.worker import Worker
 
 SWEEP: dict[str, Any] = {
     "name": "tiny",
@@ -120,15 +123,24 @@ def working(worker: Worker) -> Generator[threading.Thread]:
 def make_worker(
     service: ServiceClient, cache_dir: Path, children: Sequence[Children] | None = None, **options: Any
 ) -> Worker:
-    return Worker(service, "here", children=children or [Children(threads=1)], cache_dir=cache_dir, **options)
+    return Worker(
+        service,
+        WorkerIdentity("here"),
+        children=children or [Children(threads=1)],
+        caches=CacheSettings(cache_dir),
+        **options,
+    )
 
 
 @pytest.fixture
 def worker_process(live_service: str, cache_dir: Path) -> Iterator[subprocess.Popen[str]]:
     program = f"""
 import sys
+from pathlib import Path
 from workers.main import run
-sys.exit(run({live_service!r}, name="process", cache_dir={str(cache_dir)!r}, threads=1))
+from workers.settings import CacheSettings, ProcessSettings, WorkerIdentity
+caches = CacheSettings(Path({str(cache_dir)!r}))
+sys.exit(run({live_service!r}, identity=WorkerIdentity("process"), caches=caches, processes=ProcessSettings(threads=1)))
 """
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     yield process
@@ -140,7 +152,7 @@ sys.exit(run({live_service!r}, name="process", cache_dir={str(cache_dir)!r}, thr
 
 def test_a_sweep_of_two_trials_ends_with_scores_by_the_engine(user: User, live_service: str, cache_dir: Path) -> None:
     sweep = user.submit()
-    make_worker(ServiceClient(live_service), cache_dir, max_trials=2).work()
+    make_worker(ServiceClient(live_service), cache_dir, stops=StopConditions(max_trials=2)).work()
     trials = user.trials(sweep)
     assert [trial["state"] for trial in trials] == ["complete", "complete"]
     assert {trial["parameters"]["hidden_size"] for trial in trials} == {16, 32}
@@ -168,7 +180,7 @@ def test_a_quantized_trial_is_scored_through_its_quantized_engine(
 ) -> None:
     model = {**SWEEP["model"], "hidden_size": 32, "quantization": {"values": ["int8"]}}
     sweep = user.submit(model=model, budget={"trials": 1})
-    make_worker(ServiceClient(live_service), cache_dir, slots(1), max_trials=1).work()
+    make_worker(ServiceClient(live_service), cache_dir, slots(1), stops=StopConditions(max_trials=1)).work()
     (trial,) = user.trials(sweep)
     assert (trial["state"], trial["parameters"]) == ("complete", {"quantization": "int8"})
     assert [phase["phase"] for phase in trial["attempts"][0]["phases"]] == [
@@ -223,7 +235,9 @@ def test_a_service_that_restarts_in_the_middle_loses_nothing(
         user, switch.url = User(url), url
         budget = {"trials": 1, "parallel": 1}
         sweep = user.submit(training={"seconds": 3, "batch_size": 4, "eval_every": 10}, budget=budget)
-        worker = make_worker(ServiceClient("http://localhost", transport=switch), cache_dir, max_trials=1)
+        worker = make_worker(
+            ServiceClient("http://localhost", transport=switch), cache_dir, stops=StopConditions(max_trials=1)
+        )
         thread = stack.enter_context(working(worker))
         user.wait_for_event(sweep, has_losses)
         switch.url = None
@@ -278,7 +292,7 @@ class Registry:
 def test_a_worker_that_the_service_has_forgotten_registers_again(cache_dir: Path) -> None:
     registry = Registry(forgets=1)
     service = ServiceClient("http://service", transport=httpx2.MockTransport(registry))
-    make_worker(service, cache_dir, idle_exit_seconds=0.2).work()
+    make_worker(service, cache_dir, stops=StopConditions(idle_seconds=0.2)).work()
     assert len(registry.registrations) == 2
     assert registry.registrations[0] == registry.registrations[1]
     assert registry.claims[:2] == ["W1", "W2"]
@@ -300,7 +314,7 @@ def test_a_claim_whose_answer_was_lost_is_sent_again_with_its_key(cache_dir: Pat
         return registry(request)
 
     service = ServiceClient("http://service", transport=httpx2.MockTransport(loses_answers))
-    make_worker(service, cache_dir, idle_exit_seconds=0.2).work()
+    make_worker(service, cache_dir, stops=StopConditions(idle_seconds=0.2)).work()
     assert len(registry.registrations) == 1
     assert keys[0] == keys[1] == keys[2]
     assert len({*keys[2:]}) == len(keys[2:]), "the next claim is another one"
@@ -309,7 +323,7 @@ def test_a_claim_whose_answer_was_lost_is_sent_again_with_its_key(cache_dir: Pat
 def test_a_worker_waits_once_for_a_device_whose_worker_may_have_been_killed(cache_dir: Path) -> None:
     registry = Registry(in_use=1)
     service = ServiceClient("http://service", transport=httpx2.MockTransport(registry))
-    make_worker(service, cache_dir, idle_exit_seconds=0.2).work()
+    make_worker(service, cache_dir, stops=StopConditions(idle_seconds=0.2)).work()
     assert registry.claims[0] == "W2"
 
 
@@ -326,7 +340,7 @@ def test_a_worker_whose_device_another_one_has_says_so_and_ends_with_a_status_of
 def test_a_worker_that_may_wait_registers_until_its_device_is_free(cache_dir: Path) -> None:
     registry = Registry(in_use=5)
     service = ServiceClient("http://service", transport=httpx2.MockTransport(registry))
-    make_worker(service, cache_dir, idle_exit_seconds=0.2, wait_for_device=True).work()
+    make_worker(service, cache_dir, stops=StopConditions(idle_seconds=0.2, if_device_is_taken=False)).work()
     assert registry.claims[0] == "W6"
 
 
@@ -334,7 +348,7 @@ def test_a_worker_of_a_gpu_without_tensorrt_says_what_is_missing(cache_dir: Path
     service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry()))
     gpu = {"kind": "gpu", "uuid": "GPU-1", "model": "NVIDIA H200", "memory_bytes": 1 << 37}
     with pytest.raises(WorkerError, match=r"no runtime works on NVIDIA H200\. tensorrt: .*--doctor.* what to install"):
-        make_worker(service, cache_dir, worked_on=gpu).work()
+        make_worker(service, cache_dir, choice=DeviceChoice(gpu)).work()
 
 
 def test_a_worker_without_the_right_token_says_what_to_give(cache_dir: Path) -> None:
@@ -346,7 +360,7 @@ def test_a_worker_without_the_right_token_says_what_to_give(cache_dir: Path) -> 
 def test_a_worker_whose_token_is_revoked_waits_for_another_one_before_it_ends(
     cache_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("workers.worker.TOKEN_SECONDS", 1.0)
+    monkeypatch.setattr("workers.registration.TOKEN_SECONDS", 1.0)
     registry = Registry()
     refused = 0
 
@@ -371,25 +385,25 @@ def test_a_token_that_stays_refused_ends_a_worker_that_hears_other_answers_too(
     statuses = itertools.cycle([401, 429])
     transport = httpx2.MockTransport(lambda _: httpx2.Response(next(statuses), json={"detail": "no"}))
     service = ServiceClient("http://service", transport=transport)
-    worker = make_worker(service, cache_dir)
-    worker._registered = RegistrationAnswer(id="W0", lease_seconds=60.0, heartbeat_seconds=20.0, target_keys=[])
+    registration = make_worker(service, cache_dir)._registration
+    registration._answer = RegistrationAnswer(id="W0", lease_seconds=60.0, heartbeat_seconds=20.0, target_keys=[])
     waited: list[float] = []
 
     def wait(seconds: float) -> None:
         waited.append(seconds)
         assert len(waited) < 1000, "it would wait for ever"
 
-    monkeypatch.setattr(worker._draining, "wait", wait)
-    monkeypatch.setattr("workers.worker.time.monotonic", lambda: 1.0 + sum(waited))
+    monkeypatch.setattr(registration._draining, "wait", wait)
+    monkeypatch.setattr("workers.registration.time.monotonic", lambda: 1.0 + sum(waited))
     with pytest.raises(TokenRefusedError):
-        worker._retry_until_drained(service.queue)
+        registration.retry_until_drained(service.queue)
     assert abs(sum(waited) - TOKEN_SECONDS) < 60
 
 
 def test_a_worker_whose_engine_interpreter_is_missing_says_so(cache_dir: Path) -> None:
     service = ServiceClient("http://service", transport=httpx2.MockTransport(Registry()))
     children = [Children(threads=1, engine_python="/no-such-python")]
-    worker = Worker(service, "here", children=children, cache_dir=cache_dir)
+    worker = Worker(service, WorkerIdentity("here"), children=children, caches=CacheSettings(cache_dir))
     with pytest.raises(WorkerError, match=r"/no-such-python.*LAYERSWEEP_ENGINE_PYTHON"):
         worker.work()
 

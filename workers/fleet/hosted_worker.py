@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from layersweep.retries import Backoff
-from workers import device, slots
+from workers import slots
+from workers.devices import device
 from workers.engine.nvml import gpus
 
 logger = logging.getLogger("layersweep.fleet")

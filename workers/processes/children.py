@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from workers.device_lock import turns_of
+from workers.devices.locks import turns_of
 from workers.engine import verbs
 from workers.interruption import Interruption
 from workers.processes import model_verbs

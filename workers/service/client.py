@@ -21,7 +21,7 @@ import httpx2
 
 from layersweep.retries import RETRIED_STATUSES, Backoff, retry_after_seconds
 from layersweep.transport import BearerToken
-from workers.device_time import DeviceUse
+from workers.devices.time_shares import DeviceUse
 from workers.engine.protocol import JsonObject
 from workers.service.messages import (
     FinishAnswer,

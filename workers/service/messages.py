@@ -7,7 +7,7 @@ from typing import NotRequired, TypedDict
 from layers.capabilities import Capabilities
 from layers.configuration import Configuration
 from layers.dataset_facts import DatasetFacts
-from workers.device import Device
+from workers.devices.device import Device
 from workers.engine.protocol import JsonObject
 
 

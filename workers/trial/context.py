@@ -17,9 +17,9 @@ from layers.metrics import split_name
 from layers.parameter import Scalar
 from layers.signature import Signature, signature_of
 from workers.data.cache import DatasetCache
-from workers.device_lock import turns_of
-from workers.device_memory import MemoryShare
-from workers.device_time import DeviceShare
+from workers.devices.locks import turns_of
+from workers.devices.memory import MemoryShare
+from workers.devices.time_shares import DeviceShare
 from workers.engine.protocol import Answer, JsonObject, Progress, Verb
 from workers.engine_cache import EngineCache
 from workers.interruption import Interruption, InterruptionError

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workers.data.splits import TrialData
+from workers.devices.memory_estimate import PROCESS_BYTES
 from workers.engine.protocol import JsonObject
 from workers.interruption import TrialPrunedError
-from workers.memory_estimate import PROCESS_BYTES
 from workers.processes.model_verbs import TRAIN
 from workers.trial.artifacts import TRAINING_STATE
 from workers.trial.context import TrialContext

@@ -21,10 +21,10 @@ import pytest
 from tests.workers.faulty_children import PROGRAMS, FaultyChildren
 from tests.workers.scripted_service import ScriptedService
 from workers.data.cache import DatasetCache
-from workers.device_lock import turns_of
+from workers.devices.locks import turns_of
 from workers.engine.turns.arbitration import Turn
 from workers.engine_cache import EngineCache
-from workers.execution import Execution
+from workers.execution import Execution, SlotContext, WorkerContext
 from workers.interruption import Interruption
 from workers.service.leased_trial import LeasedTrial
 from workers.trial import run
@@ -204,18 +204,17 @@ class Bench:
         client, runtime = service.client(), self._capabilities["runtime"]
         misread = self._children.armed() == "every axis" and runtime == "tensorrt"
         capabilities = {**self._capabilities, "device_model": "here"} | ({"opset": 18} if misread else {})
-        Execution(
-            LeasedTrial.of(service.lease(**sections) | {"runtime": runtime, "target_key": f"{runtime} here"}),
+        worker = WorkerContext(
             service=client,
-            children=self._children,
             datasets=DatasetCache(client, self._cache_dir),
             engines=EngineCache(self._cache_dir / "engines"),
-            device_uuid=DEVICE,
             capabilities={runtime: capabilities},
             heartbeat_seconds=30,
-            interruption=Interruption(),
             limits=limits or Limits(),
-        ).run()
+        )
+        slot = SlotContext(children=self._children, device_uuid=DEVICE)
+        leased = LeasedTrial.of(service.lease(**sections) | {"runtime": runtime, "target_key": f"{runtime} here"})
+        Execution(leased, worker, slot, Interruption()).run()
 
 
 @pytest.fixture

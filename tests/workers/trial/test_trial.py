@@ -26,10 +26,10 @@ from tests.workers.cold_children import ColdChildren
 from tests.workers.scripted_service import ScriptedService
 from workers.data.cache import DatasetCache
 from workers.data.splits import TrialData
-from workers.device_lock import turns_of
+from workers.devices.locks import turns_of
 from workers.engine.turns.arbitration import alone
 from workers.engine_cache import EngineCache
-from workers.execution import Execution
+from workers.execution import Execution, SlotContext, WorkerContext
 from workers.interruption import DrainedError, Interruption
 from workers.processes.child import Child
 from workers.processes.children import Children
@@ -65,18 +65,16 @@ class Bench:
     def execute(self, lease: Mapping[str, Any], *, limits: Limits | None = None) -> dict[str, Any] | None:
         """The finish that the service was offered at last, if any."""
         client = self.scripted.client()
-        Execution(
-            LeasedTrial.of(cast(LeaseAnswer, lease)),
+        worker = WorkerContext(
             service=client,
-            children=self.children,
             datasets=DatasetCache(client, self._cache_dir),
             engines=EngineCache(self._cache_dir / "engines"),
-            device_uuid=DEVICE,
             capabilities=cast(Mapping[str, Capabilities], self.capabilities),
             heartbeat_seconds=30,
-            interruption=self.interruption,
             limits=limits or Limits(),
-        ).run()
+        )
+        slot = SlotContext(children=self.children, device_uuid=DEVICE)
+        Execution(LeasedTrial.of(cast(LeaseAnswer, lease)), worker, slot, self.interruption).run()
         finishes = self.scripted.sent("finish")
         return finishes[-1] if finishes else None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from workers.engine.nvml import Gpu, driver_version, gpus, link
+from workers.settings import DeviceSelection
 
 CPUINFO = Path("/proc/cpuinfo")
 MEMINFO = Path("/proc/meminfo")
@@ -79,20 +80,21 @@ class DeviceChoice:
         return (own.uuid, *others) if own is not None else ("",) * self.ranks
 
 
-def choose(name: str | None, group_names: Sequence[str], ranks: int | None, threads: int) -> DeviceChoice:
-    """What a worker works on: the device `name`, the GPUs of a group, or `ranks` processes on the CPU.
+def choose(selection: DeviceSelection, threads: int) -> DeviceChoice:
+    """What a worker works on: one device, the GPUs of a group, or `ranks` processes on the CPU.
 
     Raises ValueError with what there is, or what else to say.
     """
-    if group_names:
-        found = chosen_group(group_names)
+    ranks = selection.ranks
+    if selection.group_names:
+        found = chosen_group(selection.group_names)
         if ranks not in (None, len(found)):
             raise ValueError(f"{len(found)} devices are named, and {ranks} are to share an engine: leave one out")
         if len(found) > 1:
             link_name = link([gpu.uuid for gpu in found])
             return DeviceChoice(group(found, link_name), tuple(found), len(found), link_name)
         return DeviceChoice(gpu(found[0]), tuple(found))
-    one = chosen(name)
+    one = chosen(selection.name)
     if one is None:
         if ranks is None or ranks == 1:
             return DeviceChoice(cpu(threads))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from workers import device
+from workers.devices import device
 from workers.engine.nvml import Gpu
+from workers.settings import DeviceSelection
 
 
 def test_the_number_of_threads_is_part_of_the_device() -> None:
@@ -56,7 +57,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_several_gpus_are_one_device_of_another_name() -> None:
-    choice = device.choose(None, ["0", "1"], None, 4)
+    choice = device.choose(DeviceSelection(group_names=("0", "1")), 4)
     assert choice.registered["uuid"] == "GPU-a+GPU-b"
     assert choice.registered["model"] == "2 x NVIDIA H200, NVLink"
     assert (choice.ranks, choice.link, choice.lock_names) == (2, "NVLink", ("GPU-a", "GPU-b"))
@@ -65,19 +66,19 @@ def test_several_gpus_are_one_device_of_another_name() -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_one_gpu_shares_nothing() -> None:
-    choice = device.choose("1", [], None, 4)
+    choice = device.choose(DeviceSelection("1"), 4)
     assert (choice.registered["uuid"], choice.ranks, choice.rank_devices(choice.gpus[0])) == ("GPU-a", 1, ())
-    assert device.choose(None, ["1"], None, 4) == choice
+    assert device.choose(DeviceSelection(group_names=("1",)), 4) == choice
 
 
 @pytest.mark.usefixtures("two_gpus")
 @pytest.mark.parametrize(
     ("names", "ranks", "said"),
-    [(["0", "0"], None, "not 2 different"), (["0", "1"], 4, "4 are to share"), ([], 2, "Name them by --devices")],
+    [(("0", "0"), None, "not 2 different"), (("0", "1"), 4, "4 are to share"), ((), 2, "Name them by --devices")],
 )
-def test_devices_that_make_no_group_are_refused(names: list[str], ranks: int | None, said: str) -> None:
+def test_devices_that_make_no_group_are_refused(names: tuple[str, ...], ranks: int | None, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        device.choose(None, names, ranks, 4)
+        device.choose(DeviceSelection(None, names, ranks), 4)
 
 
 def test_gpus_of_two_models_share_nothing() -> None:
@@ -92,7 +93,7 @@ def test_a_worker_has_no_more_gpus_than_the_service_can_name() -> None:
 
 
 def test_processes_of_the_cpu_share_engines() -> None:
-    choice = device.choose("cpu", [], 2, 1)
+    choice = device.choose(DeviceSelection("cpu", ranks=2), 1)
     assert choice.registered["model"].endswith(", 1 thread, 2 processes")
     assert choice.rank_devices(None) == ("", "")
-    assert device.choose("cpu", [], 1, 1) == device.choose("cpu", [], None, 1)
+    assert device.choose(DeviceSelection("cpu", ranks=1), 1) == device.choose(DeviceSelection("cpu"), 1)

@@ -9,9 +9,9 @@ import pytest
 
 from layers.configuration import TrialConfiguration
 from tests.workers.scripted_service import configuration
-from workers.device_memory import DeviceMemory, MemoryShare
+from workers.devices.memory import DeviceMemory, MemoryShare
+from workers.devices.memory_estimate import PROCESS_BYTES, estimated_bytes
 from workers.interruption import DrainedError, Interruption
-from workers.memory_estimate import PROCESS_BYTES, estimated_bytes
 
 GIB = 1 << 30
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from workers import device_time
-from workers.device_time import WINDOW_SECONDS, DeviceMeter, DeviceTime, DeviceUse
+from workers.devices import time_shares
+from workers.devices.time_shares import WINDOW_SECONDS, DeviceMeter, DeviceTime, DeviceUse
 from workers.engine import nvml
 
 UUID = "GPU-1"
@@ -73,7 +73,7 @@ def test_it_is_told_while_a_worker_works() -> None:
 
     device = DeviceTime()
     device.share()
-    with device_time.metered({"cpu-1": device}, tell, 0.01):
+    with time_shares.metered({"cpu-1": device}, tell, 0.01):
         assert heard.wait(60)
     assert (told[0]["source"], told[0]["busy_share"]) == ("attempts", 1.0)
 
