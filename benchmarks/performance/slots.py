@@ -30,7 +30,7 @@ from benchmarks.support.processes import machine
 from benchmarks.support.report import write
 from layers.space.document import Space, parse_document
 from service.scheduling.optuna_study import OptunaStudy
-from service.scheduling.proposals import KnownPoint, Proposal, Proposals
+from service.scheduling.proposals import KnownPoint, Proposal, Proposals, SearchSpace
 from service.scheduling.studies import TrialResult
 from service.sweeps.sampling import population_size
 
@@ -45,9 +45,7 @@ class Search:
         goals, population = ["minimize", "minimize"], population_size(trials)
         self._study = OptunaStudy(space, goals, sampler=sampler, seed=seed, population=population)
         self._known: dict[str, KnownPoint] = {}
-        self._proposals = Proposals(
-            space, self._study, self._known, starts=(), capabilities=None, in_order=False, seed=seed
-        )
+        self._proposals = Proposals(SearchSpace(space), self._study, self._known, seed=seed)
         self.told: list[Floats] = []
 
     def next(self) -> Proposal:

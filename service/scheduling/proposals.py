@@ -16,7 +16,7 @@ from layers.space.space import static_metrics
 from service.common.hashing import canonical_hash
 from service.common.metrics import ASK_SECONDS, TELL_SECONDS
 from service.common.states import TrialState
-from service.scheduling.grid import ShuffledGrid
+from service.scheduling.grid import GridProgress, ShuffledGrid
 from service.scheduling.studies import FAILED, NO_CONSTRAINT_VIOLATION, Study, Suggestion, TrialResult
 
 MAX_CONSECUTIVE_REFUSALS = 20
@@ -75,78 +75,82 @@ def total_violation(violations: Iterable[float]) -> float:
     return max(scaled, default=NO_CONSTRAINT_VIOLATION)
 
 
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """What a sweep may try."""
+
+    space: Space
+    starts: Sequence[Start] = ()
+    """Points to try first."""
+    capabilities: Capabilities | None = None
+    """Of the sweep's target: a point that it does not support is rejected; None if the target is not known."""
+
+
 class Proposals:
     """The asks of one sweep. `known` maps the hash of a point to its trial, and is kept by the caller.
 
-    What comes next depends only on the study's history, `known` and `position`, never on time.
+    What comes next depends only on the study's history, `known` and the `grid`'s position, never on time.
     """
 
     def __init__(
         self,
-        space: Space,
+        search_space: SearchSpace,
         study: Study,
         known: Mapping[str, KnownPoint],
         *,
-        starts: Sequence[Start],
-        capabilities: Capabilities | None,
-        in_order: bool,
         seed: int,
-        position: int = 0,
-        exhausted: bool = False,
-        is_drawing: bool = False,
+        in_order: bool = False,
+        grid: GridProgress | None = None,
         progressed: Callable[[], None] = lambda: None,
         judge_hardware: Callable[[Point], Rejection | None] = lambda point: None,
     ) -> None:
-        """`judge_hardware` says why a new point is not worth a build, where that is known."""
-        self._space = space
+        """`in_order`: the study is the grid's; `grid`: where to go on (default: at its beginning); `progressed` is
+        called for each point that is looked at; `judge_hardware` says why a new point is not worth a build, where that
+        is known."""
+        self._space = search_space.space
+        self._starts = search_space.starts
+        self._capabilities = search_space.capabilities
         self._judge_hardware = judge_hardware
         self._study = study
         self._known = known
-        self._starts = starts
-        self._capabilities = capabilities
         self._in_order = in_order
         self._seed = seed
-        self._grid: ShuffledGrid | None = None
-        self.position = position
-        """Points of the grid that were passed."""
+        self._shuffled: ShuffledGrid | None = None
+        self.grid = grid or GridProgress()
         self.passed = 0
         """Points of the grid that the grid sampler rejected since it was last set to 0."""
-        self.exhausted = exhausted
-        """True when no new point can be found any more."""
-        self.is_drawing = is_drawing
-        """True while a new point is looked for in the grid: `next` goes on there."""
         self._progressed = progressed
 
     @property
     def has_starts(self) -> bool:
         """Whether a start was not asked for yet: the first asks of a sweep are its starts."""
-        return not self.exhausted and self._study.asked < len(self._starts)
+        return not self.grid.exhausted and self._study.asked < len(self._starts)
 
     def next(self) -> Iterator[Proposal]:
         """The asks up to and with the one that has a new point.
 
-        Where the last one has none, the space is exhausted, or `is_drawing`: then more of the grid is to be looked at.
+        If the last one has none, the `grid` is exhausted, or `drawing`: then more of it is to be looked at.
         """
-        while not self.is_drawing and self.has_starts:
+        while not self.grid.drawing and self.has_starts:
             start = self._starts[self._study.asked]
             asked = self._ask(start.chosen, start.name)
             yield asked
             if asked.point is not None:
                 return
-        refusals = MAX_CONSECUTIVE_REFUSALS if self._in_order or self.is_drawing else 0
-        while not self.exhausted and refusals < MAX_CONSECUTIVE_REFUSALS:
+        refusals = MAX_CONSECUTIVE_REFUSALS if self._in_order or self.grid.drawing else 0
+        while not self.grid.exhausted and refusals < MAX_CONSECUTIVE_REFUSALS:
             asked = self._ask()
             yield asked
             if asked.point is not None:
                 return
             refusals += 1
-        if self.exhausted:
+        if self.grid.exhausted:
             return
         chosen = self._draw()
         if chosen is not None:
             yield self._ask(chosen)
-        elif not self.is_drawing:
-            self.exhausted = True
+        elif not self.grid.drawing:
+            self.grid = replace(self.grid, exhausted=True)
 
     def ask_again(self, chosen: Mapping[str, Scalar]) -> Suggestion:
         """Ask for a point that has a trial. The first asks are the starts, so none of them may be left."""
@@ -183,16 +187,16 @@ class Proposals:
         return Point(dict(chosen), self._space.shown(values), configuration, canonical_hash(configuration))
 
     def _draw(self) -> dict[str, Scalar] | None:
-        """A point that breaks nothing and has no trial. None: there is none, or it `is_drawing` still."""
-        self.is_drawing = False
+        """A point that breaks nothing and has no trial. None: there is none, or the `grid` is `drawing` still."""
+        self.grid = replace(self.grid, drawing=False)
         for looked_at, chosen in enumerate(self._candidates(), start=1):
             self._progressed()
             found = self._judge(chosen)
             if isinstance(found, Point) and found.hash not in self._known and self._judge_hardware(found) is None:
                 return chosen
             self.passed += self._in_order and isinstance(found, Rejection)
-            if looked_at == POINTS_AT_ONCE and self._grid is not None and self.position < len(self._grid):
-                self.is_drawing = True
+            if looked_at == POINTS_AT_ONCE and self._shuffled is not None and self.grid.position < len(self._shuffled):
+                self.grid = replace(self.grid, drawing=True)
                 return None
         return None
 
@@ -203,8 +207,8 @@ class Proposals:
             for _ in range(MAX_DRAWS):
                 yield dict(self._space.sample(source))
             return
-        if self._grid is None:
-            self._grid = ShuffledGrid(self._space, points, self._seed)
-        while self.position < len(self._grid):
-            self.position += 1
-            yield self._grid.at(self.position - 1)
+        if self._shuffled is None:
+            self._shuffled = ShuffledGrid(self._space, points, self._seed)
+        while (position := self.grid.position) < len(self._shuffled):
+            self.grid = replace(self.grid, position=position + 1)
+            yield self._shuffled.at(position)

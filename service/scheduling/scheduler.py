@@ -14,8 +14,8 @@ from service.scheduling.proposals import total_violation
 from service.scheduling.repository import StoredSweep
 from service.scheduling.sampler_pool import SamplerPool
 from service.scheduling.samplers.random_study import RandomStudy
-from service.scheduling.studies import EarlierResult, Study, StudyArguments
-from service.scheduling.sweep_scheduler import OWN_ATTRIBUTES, SweepScheduler
+from service.scheduling.studies import OWN_ATTRIBUTES, EarlierResult, Study, StudyArguments
+from service.scheduling.sweep_scheduler import SweepScheduler
 from service.scheduling.sweep_state import SweepFacts
 from service.settings import Settings
 from service.sweeps import transfer

@@ -16,6 +16,9 @@ from service.database.json_columns import Distribution, Told
 Attributes = JsonObject
 """What a sampler keeps on its study or on a trial of it, by names of its own."""
 
+OWN_ATTRIBUTES = "layersweep:"
+"""How the names begin of what is kept beside a study's own attributes."""
+
 NO_CONSTRAINT_VIOLATION = -1.0
 """The violation of a point that nothing constrains: clearly kept, so that a model of it does not see a boundary."""
 

@@ -18,7 +18,8 @@ from service.common.states import SweepState, TrialState
 from service.results.pareto import Ranking
 from service.scheduling.device_model.gate import HardwareGate
 from service.scheduling.device_model.gate_rows import BASE
-from service.scheduling.proposals import KnownPoint, Point, Proposal, Proposals
+from service.scheduling.grid import GridProgress
+from service.scheduling.proposals import KnownPoint, Point, Proposal, Proposals, SearchSpace
 from service.scheduling.replicates.replicates import KnownTrial, Replicates
 from service.scheduling.requeues.requeues import Requeue, Requeues
 from service.scheduling.reuse import Reused, Source, judge_source
@@ -44,12 +45,6 @@ MAX_SECONDS = 1.0
 
 MAX_LOOKAHEAD = 256
 """Trials ahead of need in a quick sweep whose sampler learns nothing from those that end between two steps."""
-
-OWN_ATTRIBUTES = "layersweep:"
-POSITION = f"{OWN_ATTRIBUTES}position"
-EXHAUSTED = f"{OWN_ATTRIBUTES}exhausted"
-DRAWING = f"{OWN_ATTRIBUTES}drawing"
-"""Names under which what `Proposals` needs to go on is kept beside the study's own attributes."""
 
 FindSources = Callable[[Collection[str]], Sequence[Source]]
 """The ended trials with one of these reuse keys."""
@@ -83,24 +78,18 @@ class SweepScheduler:
         self._gate = gate
         self._has_stored_gate = gate.is_open or BASE in attributes
         document = facts.document
+        self._stored_grid = GridProgress.of(attributes)
         self._proposals = Proposals(
-            document.space,
+            SearchSpace(document.space, document.starts, facts.target),
             study,
             history.known,
-            starts=document.starts,
-            capabilities=facts.target,
-            in_order=facts.sampler == "grid",
             seed=document.search["seed"],
-            position=int(attributes.get(POSITION, 0)),
-            exhausted=bool(attributes.get(EXHAUSTED, False)),
-            is_drawing=bool(attributes.get(DRAWING, False)),
+            in_order=facts.sampler == "grid",
+            grid=self._stored_grid,
             progressed=progressed,
             judge_hardware=gate.judge,
         )
         self._lookahead = 0 if facts.sampler in ASKED_WHEN_NEEDED else facts.lookahead
-        self._stored_position = self._proposals.position
-        self._stored_exhausted = self._proposals.exhausted
-        self._stored_drawing = self._proposals.is_drawing
 
     @property
     def study(self) -> Study:
@@ -235,7 +224,7 @@ class SweepScheduler:
             return self.end("budget_exhausted")
         if self._may_replicate() and self._replicates.next() is not None:
             return None
-        exhausted = self._proposals.exhausted and not history.cancelled
+        exhausted = self._proposals.grid.exhausted and not history.cancelled
         return self.end("space_exhausted") if exhausted else None
 
     def _failed(self, what: str) -> Termination:
@@ -266,7 +255,7 @@ class SweepScheduler:
         """Whether all points are asked for that leave further trainings their share of the budget."""
         left = self._history.budget["trials"] - self._spent
         share = self._replicates.share_left(self._history.budget["trials"])
-        has_all = left <= share or (self._proposals.exhausted and not self._history.cancelled)
+        has_all = left <= share or (self._proposals.grid.exhausted and not self._history.cancelled)
         return has_all and min(left, share) > 0
 
     def _replicate(self, changes: Changes) -> None:
@@ -286,7 +275,7 @@ class SweepScheduler:
             trial_id = self._propose(changes)
             if trial_id is not None:
                 asked.append(trial_id)
-            if self._proposals.is_drawing:
+            if self._proposals.grid.drawing:
                 changes.unfinished = True
                 break
             # A trial that ends at once teaches the sampler, but not before its neighbours were asked for.
@@ -326,7 +315,7 @@ class SweepScheduler:
 
     def _retry(self, changes: Changes) -> None:
         """Try what had failed before an extension once more, after all else that the space and the budget allow."""
-        if self._missing() > 0 and (self._history.cancelled or not self._proposals.exhausted):
+        if self._missing() > 0 and (self._history.cancelled or not self._proposals.grid.exhausted):
             return
         if not self._proposals.has_starts:
             self._queue_again(self._requeues.take_failed(self._free_slots()), changes)
@@ -412,9 +401,6 @@ class SweepScheduler:
         changes.attributes = self._study.take_changed_attributes()
         if not self._has_stored_gate:
             changes.attributes[BASE], self._has_stored_gate = self._gate.base_ids, True
-        if self._proposals.position != self._stored_position:
-            changes.attributes[POSITION] = self._stored_position = self._proposals.position
-        if self._proposals.exhausted != self._stored_exhausted:
-            changes.attributes[EXHAUSTED] = self._stored_exhausted = self._proposals.exhausted
-        if self._proposals.is_drawing != self._stored_drawing:
-            changes.attributes[DRAWING] = self._stored_drawing = self._proposals.is_drawing
+        grid = self._proposals.grid
+        changes.attributes |= grid.changes_since(self._stored_grid)
+        self._stored_grid = grid

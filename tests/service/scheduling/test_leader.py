@@ -232,7 +232,7 @@ def test_what_was_looked_at_in_a_sparse_space_is_stored_as_it_goes(
         driver.scheduler = driver.new_scheduler()  # each step is begun by another process
         held = driver.scheduler._held.of(cut)
         driver.scheduler._advance(held)
-        positions.append(driver.attributes(cut).get(sweep_scheduler.POSITION, {"value": 0})["value"])
+        positions.append(driver.attributes(cut).get("layersweep:position", {"value": 0})["value"])
         lease = driver.claim()
         if lease is not None:
             driver.finish(lease)
