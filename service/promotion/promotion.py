@@ -15,7 +15,7 @@ from service.errors import ConflictError, NotFoundError
 from service.events import events
 from service.leases import trials
 from service.pruning.promoted import is_stopped
-from service.sweeps import sweeps
+from service.sweeps import budgets
 
 
 def promote(session: Session, trial_id: str) -> Trial:
@@ -52,7 +52,9 @@ def _reopen(session: Session, sweep: Sweep) -> None:
             f"the sweep is {sweep.state} ({sweep.reason}): only trials of one that goes on, or is "
             "complete, can be promoted"
         )
-    used_up = sweeps.time_used_up(SweepState.ACTIVE, sweep.started_at, sweep.device_seconds, sweep.budget, now(session))
+    used_up = budgets.time_used_up(
+        SweepState.ACTIVE, sweep.started_at, sweep.device_seconds, sweep.budget, now(session)
+    )
     if used_up is not None:
         raise ConflictError(f"the sweep's {used_up} are used up: extend them, then promote the trial")
     sweep.state, sweep.reason, sweep.ended_at = SweepState.ACTIVE, None, None

@@ -27,8 +27,8 @@ from service.recommendation.schemas import Evidence, ExplainedRecommendation
 from service.recommendation.uncertainty import uncertainty
 from service.results import leaderboards
 from service.results import schemas as result_schemas
-from service.sweeps import catalog
 from service.sweeps import schemas as sweep_schemas
+from service.sweeps.catalog import catalog
 
 MAX_BROKEN = 500
 """Infeasible trials that are looked at for what a looser limit would buy, the newest first."""

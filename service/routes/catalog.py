@@ -14,7 +14,8 @@ from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
 from service.scheduling.device_model.device_model import describe_model
 from service.scheduling.device_model.measured import measured_trials
-from service.sweeps import catalog, catalog_schemas
+from service.sweeps.catalog import catalog
+from service.sweeps.catalog import schemas as catalog_schemas
 
 router = APIRouter(prefix="/v1", tags=["catalog"], route_class=ScopedRoute)
 

@@ -12,7 +12,7 @@ from service.errors import NotFoundError
 from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep
 from service.routes.page_route import WayIn, page_router, wanted_part
-from service.sweeps import catalog
+from service.sweeps.catalog import catalog
 from service.web.api_reference import describe
 from service.web.rendering import render, static_response
 from service.web.views import datasets, sweeps, workers

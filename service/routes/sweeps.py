@@ -25,7 +25,7 @@ from service.http.dependencies import Services, ServicesDep
 from service.http.error_handlers import documented
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequest, WriteRequestDep
 from service.scheduling.device_model import space_predictions
-from service.sweeps import annotation, documents, drafts, estimates, sweeps
+from service.sweeps import annotation, budgets, documents, drafts, estimates, sweeps
 from service.sweeps import schemas as sweep_schemas
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404), route_class=ScopedRoute)
@@ -222,7 +222,7 @@ async def resume_sweep(sweep: str, call: WriteRequestDep) -> Response:
 @needs_scope("submit")
 async def extend_sweep(sweep: str, body: sweep_schemas.BudgetExtension, call: WriteRequestDep) -> Response:
     """Add to the budget. A sweep that ended because of its budget goes on."""
-    return await _acted(call, "sweep.extend", sweep, lambda session, sweep_id: sweeps.extend(session, sweep_id, body))
+    return await _acted(call, "sweep.extend", sweep, lambda session, sweep_id: budgets.extend(session, sweep_id, body))
 
 
 @router.post("/{sweep}:prioritize", response_model=sweep_schemas.SweepDetail, responses=documented(403, 409))

@@ -35,7 +35,7 @@ from service.scheduling.replicates.replicates import ReplicateHistory
 from service.scheduling.requeues import rows as requeue_rows
 from service.scheduling.studies import Attributes, PastAsk, TrialResult
 from service.scheduling.sweep_state import AskedTrial, Changes, History, SweepEvent, SweepFacts, TimedTrialRow, TrialRow
-from service.sweeps import drafts, slot_shares, sweeps, targets
+from service.sweeps import budgets, drafts, slot_shares, sweeps, targets
 
 EVENTS_AT_ONCE = 500
 
@@ -43,7 +43,7 @@ _SWEEPS, _TRIALS, _ASKS = (cast("sa.Table", model.__table__) for model in (Sweep
 
 # Statements that run for every trial are built once: building them takes longer than running them.
 _CANDIDATES = (
-    sa.select(Sweep.id, Sweep.event_counter, *sweeps.LIMITED, now_sql())
+    sa.select(Sweep.id, Sweep.event_counter, *budgets.LIMITED, now_sql())
     .where(
         sa.or_(Sweep.state.in_(GOING_SWEEPS), Sweep.scheduled_sequence < Sweep.event_counter),
         IS_SEARCH,
@@ -51,7 +51,7 @@ _CANDIDATES = (
     )
     .order_by(Sweep.id)
 )
-_SWEEP_NOW = sa.select(Sweep.event_counter, *sweeps.LIMITED, now_sql()).where(Sweep.id == sa.bindparam("sweep_id"))
+_SWEEP_NOW = sa.select(Sweep.event_counter, *budgets.LIMITED, now_sql()).where(Sweep.id == sa.bindparam("sweep_id"))
 _EVENTS_SINCE = (
     sa.select(
         Event.sequence,
@@ -145,7 +145,7 @@ def schedulable(session: Session, leader_id: str) -> list[SchedulableSweep]:
     leader may lead."""
     rows = session.connection().execute(_CANDIDATES, {"leader": leader_id})
     return [
-        SchedulableSweep(sweep_id, counter, sweeps.time_used_up(state, started_at, taken, budget, time) is not None)
+        SchedulableSweep(sweep_id, counter, budgets.time_used_up(state, started_at, taken, budget, time) is not None)
         for sweep_id, counter, state, started_at, taken, budget, time in rows
     ]
 
@@ -162,7 +162,7 @@ def read_update(session: Session, sweep_id: str, after: int) -> SweepUpdate | No
     new = [replace(event, prediction=expected.get(event.trial_id or "")) for event in new]
     if len(new) == EVENTS_AT_ONCE:
         sequence = new[-1].sequence
-    return SweepUpdate(state, sequence, new, sweeps.time_used_up(state, started_at, taken, budget, time))
+    return SweepUpdate(state, sequence, new, budgets.time_used_up(state, started_at, taken, budget, time))
 
 
 def parse_stored(session: Session, sweep: Sweep) -> SweepDocument:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,11 +12,9 @@ from sqlalchemy.orm import Session
 from layers.dataset_facts import DatasetDescription, facts_of
 from layers.expressions.names import VARIABLES, is_variable
 from layers.parameter import Scalar
-from layers.problems import Problem
 from layers.space.document import DocumentError, FeasibilityReport, Space, SweepDocument, UnexaminedSpace, begin
 from layers.space.feasibility import measure_feasibility
 from layers.space.replicates import replicate_notes
-from layers.space.search_parameters import Entry
 from layers.space.transformers_share import transformers_share
 from service.auth.projects import DEFAULT
 from service.checkpoints import checkpoints
@@ -31,6 +29,7 @@ from service.leases import trials
 from service.pruning.choice import PrunerChoice, choose_pruner
 from service.sweeps import documents
 from service.sweeps import schemas as sweep_schemas
+from service.sweeps.device_notes import device_notes
 from service.sweeps.sampling import Choice, choose
 
 Given = Mapping[str, object]
@@ -100,38 +99,6 @@ class ValidatedDocument:
         return sweep_schemas.TransformersShare(
             judged=found.judged, architectures=found.architectures, misfit=found.misfit
         )
-
-
-TP_SIZE = "tp_size"
-
-
-def device_notes(space: Space) -> Iterator[Problem]:
-    """A remark where the space has points that devices share."""
-    for entry in space.entries:
-        if entry.name == TP_SIZE:
-            sizes = _sizes(entry)
-            shared = sorted({size for size in sizes if size > 1})
-            if shared:
-                yield Problem(entry.pointer, _said(shared, len(sizes)), _remedy(shared[-1]))
-
-
-def _sizes(entry: Entry) -> list[int]:
-    """What it can be; of a derived one, nothing that is known before."""
-    given: list[Scalar | None] = list(entry.opening.choices()) if entry.opening is not None else [entry.value]
-    return [size for size in given if isinstance(size, int)]
-
-
-def _said(shared: list[int], of: int) -> str:
-    which = "every point" if len(shared) == of else f"the points with {TP_SIZE} {' or '.join(map(str, shared))}"
-    return f"{which} is shared by devices" if len(shared) == of else f"{which} are shared by so many devices"
-
-
-def _remedy(most: int) -> str:
-    devices = ",".join(map(str, range(most)))
-    return (
-        f"start a worker of {most} devices (layersweep worker --devices {devices}); "
-        "a target with fewer refuses these points, and measures the others"
-    )
 
 
 def described(dataset: Dataset) -> DatasetDescription:

@@ -9,17 +9,16 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from layers.space.document_fields import AUTO, BUDGET, MAX_SECONDS, Budget
+from layers.space.document_fields import AUTO
 from service.auth.projects import DEFAULT, allowed_priority
-from service.checkpoints import checkpoints
 from service.common.ids import new_id
 from service.common.paging import decode_token, first_page
-from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepKind, SweepState, TrialState
+from service.common.states import ENDED_SWEEPS, GOING_SWEEPS, SweepState
 from service.database.counts import REPLICATE, replicates_of
 from service.database.models import IS_SEARCH, Sweep
 from service.database.sessions import UNSYNCHRONIZED, now, now_sql
 from service.datasets.datasets import names_of
-from service.errors import ConflictError, NotFoundError, Problem, UnprocessableError
+from service.errors import ConflictError, NotFoundError, UnprocessableError
 from service.events import events
 from service.events.end_codes import end_code
 from service.leases import row_locks
@@ -38,9 +37,6 @@ _Amount = TypeVar("_Amount", int, float)
 Sort = Literal["created_at", "-created_at", "name", "-name"]
 Archived = Literal["hide", "show", "only"]
 """Whether a list holds archived sweeps."""
-
-LIMITED = (Sweep.state, Sweep.started_at, Sweep.device_seconds, Sweep.budget)
-"""What `time_used_up` is asked with, and the database's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,49 +197,6 @@ def prioritize(session: Session, sweep_id: str, priority: int) -> Sweep:
     return get(session, sweep_id)
 
 
-def extend(session: Session, sweep_id: str, extension: sweep_schemas.BudgetExtension) -> Sweep:
-    """Add to the budget; a sweep that ended because of it goes on. Raises NotFoundError, ConflictError,
-    UnprocessableError.
-
-    Points that the end cut off are tried again first, points that had failed once more at the end.
-    """
-    sweep = session.get(Sweep, sweep_id, with_for_update={"key_share": True}, populate_existing=True)
-    if sweep is None:
-        raise NotFoundError(f"there is no sweep {sweep_id}")
-    if sweep.kind is SweepKind.CONFIRMATION:
-        raise ConflictError("a confirmation has no budget to extend: its trials are all there from the beginning")
-    budget = _extended(sweep.budget, extension)
-    reopened = sweep.state not in GOING_SWEEPS
-    if reopened:
-        _refuse_unless_reopenable(sweep, budget)
-        checkpoints.check_kept(session, sweep.document, sweep.project)
-    limit = budget["wall_seconds"]
-    if limit is not None and sweep.started_at is not None:
-        missing = now(session) - sweep.started_at - limit
-        if missing >= 0 and (reopened or extension.wall_seconds):
-            remedy = f"extend wall_seconds by more than {extension.wall_seconds + missing:.0f}"
-            problem = Problem(
-                "/wall_seconds", "the clock runs from the sweep's start, so the sweep would end at once", remedy
-            )
-            raise UnprocessableError("the extended wall-clock budget has already run out", problems=[problem])
-    device_limit = budget.get("device_seconds")
-    if device_limit is not None:
-        missing = sweep.device_seconds - device_limit
-        if missing >= 0 and (reopened or extension.device_seconds):
-            remedy = f"extend device_seconds by more than {extension.device_seconds + missing:.0f}"
-            detail = f"the sweep's attempts have taken {sweep.device_seconds:.0f} s, so the sweep would end at once"
-            problems = [Problem("/device_seconds", detail, remedy)]
-            raise UnprocessableError("the extended budget of device time is used up already", problems=problems)
-    sweep.budget = budget
-    if reopened:
-        sweep.state, sweep.reason, sweep.ended_at = SweepState.ACTIVE, None, None
-    session.flush()
-    events.append(session, sweep_id, "sweep.extended", data={"budget": budget})
-    if reopened:
-        events.append(session, sweep_id, "sweep.state", data={"state": SweepState.ACTIVE, "reason": None})
-    return get(session, sweep_id)
-
-
 def delete(session: Session, sweep_id: str) -> None:
     """Delete a sweep that has ended, with its trials and events. Raises NotFoundError, ConflictError."""
     sweep = get(session, sweep_id)
@@ -257,19 +210,6 @@ def delete(session: Session, sweep_id: str) -> None:
     if deleted is None:
         # Somebody has extended it meanwhile, or was first.
         _refuse_unless(get(session, sweep_id), ENDED_SWEEPS, "be deleted")
-
-
-def time_used_up(
-    state: str, started_at: float | None, device_seconds: float, budget: Budget, time: float
-) -> Literal["wall_seconds", "device_seconds"] | None:
-    """Which budget of time an active sweep has used up."""
-    if state != SweepState.ACTIVE or started_at is None:
-        return None
-    # A sweep of an older version has no budget of device time.
-    wall, device = budget.get("wall_seconds"), budget.get("device_seconds")
-    if wall is not None and time >= started_at + wall:
-        return "wall_seconds"
-    return "device_seconds" if device is not None and device_seconds >= device else None
 
 
 def end(session: Session, sweep_id: str, state: SweepState, reason: str) -> int:
@@ -312,58 +252,6 @@ def _turn(
 def _refuse_unless(sweep: Sweep, states: Sequence[str], what: str) -> None:
     if sweep.state not in states:
         raise ConflictError(f"the sweep is {sweep.state}: only one that is {' or '.join(states)} can {what}")
-
-
-def _extended(budget: Budget, extension: sweep_schemas.BudgetExtension) -> Budget:
-    if not (extension.trials or extension.failures or extension.wall_seconds or extension.device_seconds):
-        raise UnprocessableError(
-            "the extension adds nothing: give trials, failures, wall_seconds or device_seconds above 0"
-        )
-    extended = budget.copy()
-    extended["trials"] = _sum("trials", budget["trials"], extension.trials, BUDGET["trials"][2])
-    extended["failures"] = _sum("failures", budget["failures"], extension.failures, BUDGET["failures"][2])
-    wall, device = budget["wall_seconds"], budget.get("device_seconds")
-    _refuse_without_limit("wall_seconds", wall, extension.wall_seconds, "wall-clock limit")
-    _refuse_without_limit("device_seconds", device, extension.device_seconds, "limit of device time")
-    if wall is not None:
-        extended["wall_seconds"] = _sum("wall_seconds", wall, extension.wall_seconds, MAX_SECONDS)
-    if device is not None:
-        extended["device_seconds"] = _sum("device_seconds", device, extension.device_seconds, MAX_SECONDS)
-    return extended
-
-
-def _refuse_without_limit(name: str, limit: float | None, added: float, what: str) -> None:
-    if added and limit is None:
-        problem = Problem(f"/{name}", f"the sweep has no {what}", "leave it out")
-        raise UnprocessableError(f"the sweep has no {what} to extend", problems=[problem])
-
-
-def _sum(name: str, before: _Amount, added: _Amount, most: int) -> _Amount:
-    """An amount of the budget with what is added. Raises UnprocessableError if that is too much."""
-    amount = before + added if added else before
-    if added and amount > most:
-        problem = Problem(f"/{name}", f"the budget would be {amount:,}", f"at most {most:,} in all")
-        raise UnprocessableError(f"a budget has at most {most:,} {name}", problems=[problem])
-    return amount
-
-
-def _refuse_unless_reopenable(sweep: Sweep, budget: Budget) -> None:
-    """Raise ConflictError unless the extended budget lets the sweep go on: with new points, or with trials to try
-    again."""
-    ended = f"the sweep is {sweep.state} ({sweep.reason})"
-    if sweep.state == SweepState.CANCELLED:
-        raise ConflictError(f"{ended}: a larger budget does not continue it")
-    counts = sweep.counts
-    failed, cut_off = counts.get(TrialState.FAILED, 0), counts.get(TrialState.CANCELLED, 0)
-    if failed >= budget["failures"]:
-        raise ConflictError(f"{ended}: extend failures to continue it")
-    if failed:
-        return
-    if sweep.reason == "space_exhausted" and not cut_off:
-        raise ConflictError(f"{ended}: a larger budget does not continue it")
-    progress = progress_of(sweep)
-    if progress.trials + progress.replicates - cut_off >= budget["trials"]:
-        raise ConflictError(f"{ended}: extend trials to continue it")
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

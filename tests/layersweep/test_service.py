@@ -23,8 +23,8 @@ from service.leases import schemas as lease_schemas
 from service.operations import schemas as artifact_schemas
 from service.recommendation import schemas as recommendation_schemas
 from service.results import schemas as result_schemas
-from service.sweeps import catalog_schemas
 from service.sweeps import schemas as sweep_schemas
+from service.sweeps.catalog import schemas as catalog_schemas
 from tests.layersweep.finisher import DOCUMENT, Finisher
 
 

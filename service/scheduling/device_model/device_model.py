@@ -12,7 +12,7 @@ from service.database.json_columns import PredictedFigure
 from service.scheduling.device_model.calibrated import CalibratedModel, ModelErrors, Prediction
 from service.scheduling.device_model.features import Described, Encoder
 from service.scheduling.device_model.measured import FEWEST_ROWS, QUANTITIES, MeasuredTrial, with_metric
-from service.sweeps import catalog_schemas
+from service.sweeps.catalog import schemas as catalog_schemas
 
 CERTAIN = 0.99
 """How sure it has to be that a limit is broken before anything is left out for it."""

@@ -15,8 +15,8 @@ from service.fleet import executions, queue_by_needs
 from service.fleet.schemas import QueueEntry
 from service.leases import schemas as lease_schemas
 from service.leases import workers
-from service.sweeps import catalog
-from service.sweeps.catalog_schemas import Target
+from service.sweeps.catalog import catalog
+from service.sweeps.catalog.schemas import Target
 
 PAGE_WORKERS = 200
 

@@ -19,8 +19,8 @@ from service.results.pareto import Ranking
 from service.scheduling.samplers.random_study import RandomStudy
 from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
+from service.sweeps import budgets, sweeps, targets
 from service.sweeps import schemas as sweep_schemas
-from service.sweeps import sweeps, targets
 from tests.service.sweep_driver import TWELVE_POINTS, Driver, Measure, document, formula, small
 
 
@@ -308,7 +308,7 @@ def test_an_extended_sweep_goes_on(driver: Driver) -> None:
     sweep = driver.post(document(search={"sampler": "tpe"}, budget={"trials": 12, "parallel": 1}))
     driver.run_to_the_end(sweep)
     before = driver.sequence(sweep)
-    driver.database.write(lambda session: sweeps.extend(session, sweep, sweep_schemas.BudgetExtension(trials=8)).id)
+    driver.database.write(lambda session: budgets.extend(session, sweep, sweep_schemas.BudgetExtension(trials=8)).id)
     driver.scheduler = driver.new_scheduler()
     ended = driver.run_to_the_end(sweep)
     assert (ended.state, ended.reason, len(driver.trials(sweep))) == ("completed", "budget_exhausted", 20)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from layers.space.document import begin
-from service.sweeps.drafts import device_notes
+from service.sweeps.device_notes import device_notes
 
 DOCUMENT: dict[str, Any] = {
     "name": "shared",

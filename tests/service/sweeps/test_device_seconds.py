@@ -11,8 +11,8 @@ from fastapi.testclient import TestClient
 from service.database.sessions import Database
 from service.errors import ConflictError, InvalidDocumentError, UnprocessableError
 from service.settings import Settings
+from service.sweeps import budgets, sweeps
 from service.sweeps import schemas as sweep_schemas
-from service.sweeps import sweeps
 from tests.service.sweep_driver import Driver, Outcome, formula, small
 
 
@@ -34,7 +34,7 @@ def _limited(driver: Driver, **budget: Any) -> str:
 
 def _extend(driver: Driver, sweep: str, **added: Any) -> None:
     extension = sweep_schemas.BudgetExtension(**added)
-    driver.database.write(lambda session: sweeps.extend(session, sweep, extension).id)
+    driver.database.write(lambda session: budgets.extend(session, sweep, extension).id)
 
 
 def test_a_sweep_ends_when_its_device_time_is_used_up(driver: Driver) -> None:

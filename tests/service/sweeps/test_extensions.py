@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from service.errors import ConflictError
+from service.sweeps import budgets
 from service.sweeps import schemas as sweep_schemas
-from service.sweeps import sweeps
 from tests.service.sweep_driver import Driver, document, small
 
 
@@ -27,7 +27,7 @@ def _fails(configuration: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
 
 def _extend(driver: Driver, sweep: str, **budget: float) -> None:
     extension = sweep_schemas.BudgetExtension.model_validate(budget)
-    driver.database.write(lambda session: sweeps.extend(session, sweep, extension).id)
+    driver.database.write(lambda session: budgets.extend(session, sweep, extension).id)
 
 
 def _run_out_of_time(driver: Driver, sweep: str) -> None:

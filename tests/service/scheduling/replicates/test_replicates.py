@@ -171,12 +171,12 @@ def test_a_replicate_is_no_point_of_lists(driver: Driver) -> None:
 
 
 def test_an_extended_sweep_goes_on_with_points_and_then_with_replicates(driver: Driver) -> None:
-    from service.sweeps import sweeps
+    from service.sweeps import budgets
     from service.sweeps.schemas import BudgetExtension
 
     sweep = driver.post(_document())
     driver.run_to_the_end(sweep, only_learnt)
-    driver.database.write(lambda session: sweeps.extend(session, sweep, BudgetExtension(trials=10)).id)
+    driver.database.write(lambda session: budgets.extend(session, sweep, BudgetExtension(trials=10)).id)
     driver.run_to_the_end(sweep, only_learnt)
     points, replicates = _split(driver.trials(sweep))
     assert (len(points), len(replicates)) == (26, 4)

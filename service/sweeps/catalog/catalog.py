@@ -21,7 +21,7 @@ from service.database.json_columns import RegisteredTarget
 from service.database.models import Worker
 from service.leases.schemas import Runtime
 from service.leases.workers import serves
-from service.sweeps import catalog_schemas
+from service.sweeps.catalog import schemas as catalog_schemas
 
 SECTIONS = ("model", "attention", "mlp", "norm", "embedding", "training", "inference")
 

@@ -1,0 +1,1 @@
+"""What can be swept, from where, and on what: layers, presets, targets."""
