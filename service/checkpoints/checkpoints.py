@@ -22,9 +22,8 @@ from service.common.paging import oldest_page
 from service.common.states import GOING_SWEEPS
 from service.database.checkpoint_models import Checkpoint
 from service.database.models import Sweep
-from service.database.retries import again_if_taken
 from service.database.sessions import Database, now
-from service.datasets.content_folders import INCOMING, remove_unless_needed
+from service.datasets.content_folders import INCOMING, remove_unless_needed, store_with_row
 from service.datasets.texts.subwords import SubwordTokenizer
 from service.errors import ConflictError, NotFoundError
 from service.settings import Settings
@@ -55,7 +54,6 @@ def register(
     if tokenizer is not None:
         SubwordTokenizer.read(tokenizer)
     digest = content.sha256
-    _store(settings, digest, content, tokenizer)
 
     def insert(session: Session) -> tuple[CheckpointDetail, bool]:
         known = find(session, name, project)
@@ -85,15 +83,12 @@ def register(
         record(session, row.id)
         return to_detail(row), True
 
-    try:
-        answer = again_if_taken(lambda: database.write(insert))
-    except ConflictError:
-        _remove_unless_shared(database, settings, digest)
-        raise
-    if not folder(settings, digest).is_dir():
-        # The same content was deleted meanwhile, with its files.
-        _store(settings, digest, content, tokenizer)
-    return answer
+    return store_with_row(
+        lambda: _store(settings, digest, content, tokenizer),
+        lambda _: database.write(insert),
+        lambda _: folder(settings, digest).is_dir(),
+        lambda: _remove_unless_shared(database, settings, digest),
+    )
 
 
 def find(session: Session, name: str, project: str) -> Checkpoint | None:

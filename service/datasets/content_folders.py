@@ -6,10 +6,39 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+from service.database.retries import again_if_taken
+from service.errors import ConflictError
+
+Stored = TypeVar("Stored")
+Answer = TypeVar("Answer")
 
 INCOMING = "incoming-"
 """How a folder beside them begins whose content is being written or removed: one that is old was left by a process that
 was killed."""
+
+
+def store_with_row(
+    write: Callable[[], Stored],
+    insert: Callable[[Stored], Answer],
+    is_stored: Callable[[Stored], bool],
+    remove: Callable[[], None],
+) -> Answer:
+    """Write a folder, then insert the row that names it, given what `write` returned; the answer is that of `insert`.
+
+    If `insert` raises ConflictError, `remove` takes the folder away unless another row needs it. If the same content
+    was deleted meanwhile, with its folder, it is written again.
+    """
+    stored = write()
+    try:
+        answer = again_if_taken(lambda: insert(stored))
+    except ConflictError:
+        remove()
+        raise
+    if not is_stored(stored):
+        write()
+    return answer
 
 
 def remove_unless_needed(place: Path, is_needed: Callable[[], bool]) -> None:

@@ -16,14 +16,13 @@ from service.auth.projects import DEFAULT
 from service.common.ids import new_id
 from service.common.names import check_name
 from service.common.paging import oldest_page
-from service.database.dataset_columns import Profile
+from service.database.dataset_columns import Profile, StoredSplit
 from service.database.models import Dataset, Sweep
-from service.database.retries import again_if_taken
 from service.database.sessions import Database, now
 from service.datasets import schemas as dataset_schemas
 from service.datasets import stored_splits
 from service.datasets.content import Content
-from service.datasets.content_folders import remove_unless_needed
+from service.datasets.content_folders import remove_unless_needed, store_with_row
 from service.datasets.implications import implications
 from service.datasets.stored_splits import content_hash, folder, is_stored, store
 from service.errors import ConflictError, NotFoundError
@@ -60,10 +59,9 @@ def register(
     """
     check_name(name, "dataset")
     digest = content_hash(content)
-    splits = store(settings.data_dir, digest, content)
     profile = _profile(content)
 
-    def insert(session: Session) -> tuple[dataset_schemas.DatasetDetail, bool]:
+    def insert(session: Session, splits: dict[str, StoredSplit]) -> tuple[dataset_schemas.DatasetDetail, bool]:
         known = find(session, name, project)
         if known is not None:
             _refuse_unless_the_same(known, digest)
@@ -89,15 +87,12 @@ def register(
         record(session, row.id)
         return to_detail(row), True
 
-    try:
-        answer = again_if_taken(lambda: database.write(insert))
-    except ConflictError:
-        _remove_unless_shared(database, settings, digest)
-        raise
-    if not is_stored(settings.data_dir, digest, splits):
-        # The same content was deleted meanwhile, with its files.
-        store(settings.data_dir, digest, content)
-    return answer
+    return store_with_row(
+        lambda: store(settings.data_dir, digest, content),
+        lambda splits: database.write(lambda session: insert(session, splits)),
+        lambda splits: is_stored(settings.data_dir, digest, splits),
+        lambda: _remove_unless_shared(database, settings, digest),
+    )
 
 
 def _profile(content: Content) -> Profile:
