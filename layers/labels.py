@@ -42,6 +42,6 @@ def shown_labels(labels: Mapping[str, str]) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
-def missing_labels(needed: Mapping[str, str], had: Mapping[str, str]) -> dict[str, str]:
+def missing_labels(needed: Mapping[str, str], offered: Mapping[str, str]) -> dict[str, str]:
     """Those that are needed and not had, or had with another value."""
-    return {key: value for key, value in needed.items() if had.get(key) != value}
+    return {key: value for key, value in needed.items() if offered.get(key) != value}

@@ -29,8 +29,8 @@ class Needs:
 
     def __str__(self) -> str:
         parts = [("version", self.version), ("compute capability", self.capability)]
-        said = [f"{what} {number[0]}.{number[1]}" for what, number in parts if number > (0, 0)]
-        return f"needs {' and '.join(said)}" if said else ""
+        texts = [f"{what} {number[0]}.{number[1]}" for what, number in parts if number > (0, 0)]
+        return f"needs {' and '.join(texts)}" if texts else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class Support:
 
     def __str__(self) -> str:
         """In words; "yes" if there is no more to say."""
-        said = [f"no: {self.note}"] if not self.supported else [self.note] if self.note else []
-        said += [f"{value} {why}" for value, why in self.values.items()]
-        return "; ".join(said) or "yes"
+        texts = [f"no: {self.note}"] if not self.supported else [self.note] if self.note else []
+        texts += [f"{value} {why}" for value, why in self.values.items()]
+        return "; ".join(texts) or "yes"
 
 
 DTYPES: dict[str, dict[str, Needs | str]] = {

@@ -179,15 +179,15 @@ class Gate:
 
     def _too_few(self, counts: Sequence[int], before: int | None) -> str:
         builds = counts[-1]
-        said = f"{builds} builds" if builds != 1 else "1 build"
-        said += (
+        text = f"{builds} builds" if builds != 1 else "1 build"
+        text += (
             f" can never call a limit broken: by chance alone all lie on one side of it in "
             f"{self._by_chance(builds, before):.1%} of gates, and {self.risk_of_alarm / len(counts):.1%} may be wrong"
         )
         for most in range(1, USUAL_MOST_BUILDS + 1):
             if replace(self, builds=most, most_builds=most)._can_judge([most], 0, before):
-                return f"{said}. The fewest that can are {most}: --builds {most} --most-builds {most}"
-        return f"{said}. Write the baseline again, with more builds"
+                return f"{text}. The fewest that can are {most}: --builds {most} --most-builds {most}"
+        return f"{text}. Write the baseline again, with more builds"
 
 
 def read_baseline(path: Path) -> Baseline:

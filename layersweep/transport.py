@@ -362,12 +362,12 @@ def error_of(response: httpx2.Response) -> ResponseError | None:
 def _not_of_layersweep(response: httpx2.Response) -> ResponseError:
     """The error that an answer stands for that is no problem document: of a proxy in front, or of another service."""
     status = response.status_code
-    said = f"{response.url.copy_with(query=None)} answered {status} {response.reason_phrase}".rstrip()
+    message = f"{response.url.copy_with(query=None)} answered {status} {response.reason_phrase}".rstrip()
     text = " ".join(response.text.split())[:200]
     if text and not text.startswith(("<", "{")):
-        said += f" ({text})"
+        message += f" ({text})"
     is_of_a_proxy = status in PROXY_STATUSES
-    detail = f"{said}, not as Layersweep does: " + (
+    detail = f"{message}, not as Layersweep does: " + (
         "a proxy in front of it, or another service?"
         if is_of_a_proxy
         else "this is not a Layersweep service (--server and LAYERSWEEP_SERVER take its address without a path)"

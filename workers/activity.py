@@ -140,12 +140,12 @@ def logged(observe: Callable[[], WorkerActivity], every_seconds: float) -> Gener
     """Log a line every so often while the context is open; of an idle worker one."""
     report = ActivityReport(observe, time.monotonic)
 
-    def say(is_over: threading.Event) -> None:
+    def log_lines(is_over: threading.Event) -> None:
         while not is_over.wait(every_seconds):
             if line := report.next_line():
                 logger.info("%s", line)
 
-    with in_background(say, "says what the slots do"):
+    with in_background(log_lines, "says what the slots do"):
         yield
 
 

@@ -58,13 +58,13 @@ class EngineCache:
 
     def take(self, key: str, engine: Path) -> BuildAnswer | None:
         """Put the engine of that key at `engine` and return what its build said; None if there is none."""
-        kept, said = self._paths(key)
+        engine_path, answer_path = self._paths(key)
         try:
-            built: BuildAnswer = json.loads(said.read_text())
-            shutil.copyfile(kept, engine)
+            built: BuildAnswer = json.loads(answer_path.read_text())
+            shutil.copyfile(engine_path, engine)
             if engine.stat().st_size != built["engine_bytes"]:
-                raise ValueError(f"{kept} is cut off")
-            os.utime(said)
+                raise ValueError(f"{engine_path} is cut off")
+            os.utime(answer_path)
         except (OSError, ValueError, KeyError):
             engine.unlink(missing_ok=True)
             return None
@@ -72,10 +72,13 @@ class EngineCache:
 
     def keep(self, key: str, engine: Path, built: BuildAnswer) -> None:
         """Keep an engine. A cache that cannot be written keeps nothing: a build is never lost by it."""
-        kept, said = self._paths(key)
+        engine_path, answer_path = self._paths(key)
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            for path, write in ((kept, lambda part: shutil.copyfile(engine, part)), (said, _writer(built))):
+            for path, write in (
+                (engine_path, lambda part: shutil.copyfile(engine, part)),
+                (answer_path, _writer(built)),
+            ):
                 part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
                 try:
                     write(part)
@@ -90,12 +93,12 @@ class EngineCache:
     def _forget_the_oldest(self) -> None:
         entries = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
         held = 0
-        for said in entries:
-            kept = said.with_suffix(".engine")
-            held += kept.stat().st_size if kept.is_file() else 0
+        for answer_path in entries:
+            engine_path = answer_path.with_suffix(".engine")
+            held += engine_path.stat().st_size if engine_path.is_file() else 0
             if held > self._limit_bytes:
-                said.unlink(missing_ok=True)
-                kept.unlink(missing_ok=True)
+                answer_path.unlink(missing_ok=True)
+                engine_path.unlink(missing_ok=True)
 
 
 def _writer(built: BuildAnswer) -> Callable[[Path], int]:

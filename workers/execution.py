@@ -178,7 +178,7 @@ class Execution:
     def _context(self, folder: Path, share: DeviceShare) -> TrialContext:
         leased = self._leased
         configuration = TrialConfiguration.of(leased.configuration)
-        self._waits = Waits(self._label, share, lambda told: self._lease.progress(**told))
+        self._waits = Waits(self._label, share, lambda progress: self._lease.progress(**progress))
         return TrialContext(
             trial=leased.trial,
             runtime=leased.runtime,

@@ -108,7 +108,7 @@ class Slots:
     def __init__(self, children: Sequence[Children], execute: Execute) -> None:
         """`children`: one set a slot."""
         self._changed = threading.Condition()
-        self._slots = [Slot(number, each, execute, self._tell) for number, each in enumerate(children, 1)]
+        self._slots = [Slot(number, each, execute, self._notify) for number, each in enumerate(children, 1)]
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -148,6 +148,6 @@ class Slots:
         for slot in self._slots:
             slot.children.builder().kill()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with self._changed:
             self._changed.notify_all()

@@ -49,7 +49,7 @@ class Waits:
         passes progress on to the service."""
         self._label = label
         self._share = share
-        self._tell = tell
+        self._report = tell
         self._lock = threading.Lock()
         """Of what follows: a wait that ends counts once."""
         self._seconds: dict[Cause, float] = {}
@@ -77,9 +77,11 @@ class Waits:
                 seconds[cause] = seconds.get(cause, 0.0) + time.monotonic() - since
             return seconds
 
-    def begin(self, cause: Cause, told: Mapping[str, object] | None = None, *, holder: int | None = None) -> None:
-        """It waits, or goes on waiting. `told`: what else is told of it. `holder`: another worker's process, which has
-        the device."""
+    def begin(self, cause: Cause, details: Mapping[str, object] | None = None, *, holder: int | None = None) -> None:
+        """It waits, or goes on waiting. `details`: what else is reported.
+
+        `holder`: the process of another worker, which has the device.
+        """
         waiting_for = WAITING_FOR[cause]
         if holder is not None:
             waiting_for += f", which another worker (process {holder}) has"
@@ -90,9 +92,9 @@ class Waits:
         elif not self._is_logged and time.monotonic() - self._current[1] > LOGGED_SECONDS:
             self._is_logged = True
             logger.info("%s: waiting for %s", self._label, waiting_for)
-        self._tell({**(told or {}), "waiting_for": waiting_for, "wait_cause": cause})
+        self._report({**(details or {}), "waiting_for": waiting_for, "wait_cause": cause})
 
-    def end(self, told: Mapping[str, object] | None = None) -> None:
+    def end(self, details: Mapping[str, object] | None = None) -> None:
         """It waits no more, if it did."""
         if self._current is None:
             return
@@ -101,7 +103,7 @@ class Waits:
             seconds = time.monotonic() - since
             self._seconds[cause] = self._seconds.get(cause, 0.0) + seconds
         self._share.go_on()
-        self._tell({**(told or {}), "waited_seconds": round(seconds, 4)})
+        self._report({**(details or {}), "waited_seconds": round(seconds, 4)})
 
     @contextmanager
     def waiting(self, cause: Cause) -> Generator[None]:

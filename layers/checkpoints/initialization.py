@@ -15,23 +15,23 @@ class InitialWeights:
     """What a model takes, by its names, and what it does not, each with the reason."""
 
     taken: dict[str, Array]
-    left: dict[str, str]
+    not_taken: dict[str, str]
 
 
 def initial_weights(offered: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> InitialWeights:
     """What a model of these tensors takes of a checkpoint. Gates and up projections fit whether or not they are one
     product."""
     taken: dict[str, Array] = {}
-    left: dict[str, str] = {}
+    not_taken: dict[str, str] = {}
     for name, shape in shapes.items():
         tensor = _offered(offered, name)
         if tensor is None:
-            left[name] = "the checkpoint has none"
+            not_taken[name] = "the checkpoint has none"
         elif tensor.shape != shape:
-            left[name] = f"{_in_words(tensor.shape)} in the checkpoint, {_in_words(shape)} here"
+            not_taken[name] = f"{_in_words(tensor.shape)} in the checkpoint, {_in_words(shape)} here"
         else:
             taken[name] = tensor
-    return InitialWeights(taken, left)
+    return InitialWeights(taken, not_taken)
 
 
 def _offered(offered: Mapping[str, Array], name: str) -> Array | None:

@@ -94,8 +94,8 @@ def export_tensors(
         else:
             found.update(part.to_theirs(ours))
             used |= part.ours.keys()
-    if left := sorted(ours.keys() - used):
-        raise CheckpointError(f"weights that the architecture has no place for: {', '.join(left[:5])}")
+    if unused := sorted(ours.keys() - used):
+        raise CheckpointError(f"weights that the architecture has no place for: {', '.join(unused[:5])}")
     return found
 
 
@@ -123,8 +123,8 @@ def import_tensors(
             found[part.added_to] = (found[part.added_to] + theirs[part.theirs][0]).astype(np.float32)
         elif not np.all(theirs[part.theirs] == np.float32(part.value)):
             raise CheckpointError(f"the tensor {part.theirs} is not {part.value:g} everywhere: ours has none")
-    if left := sorted(name for name in theirs.keys() - used if not ignored(name)):
-        raise CheckpointError(f"tensors that the configuration does not name: {', '.join(left[:5])}")
+    if unused := sorted(name for name in theirs.keys() - used if not ignored(name)):
+        raise CheckpointError(f"tensors that the configuration does not name: {', '.join(unused[:5])}")
     return found
 
 

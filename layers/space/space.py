@@ -305,8 +305,8 @@ class Space:
         for constraint in self.constraints:
             violation = constraint.violation(environment)
             if violation is not None and violation > 0:
-                had = ", ".join(f"{name} is {environment[name]:,}" for name in constraint.metrics)
-                return Rejection(constraint.text, f"{constraint.text} is broken: {had}", violation)
+                measured = ", ".join(f"{name} is {environment[name]:,}" for name in constraint.metrics)
+                return Rejection(constraint.text, f"{constraint.text} is broken: {measured}", violation)
         return None
 
     def _late_environment(self, values: Mapping[str, Scalar], completed: Completed) -> dict[str, Scalar]:

@@ -71,11 +71,11 @@ def create(
     if as_json:
         print_json(record)
         return
-    told = f"The token {record['name']} ({record['id']}), {_reach(record)}"
+    message = f"The token {record['name']} ({record['id']}), {_reach(record)}"
     if secret_from is not None:
-        err.print(Text(f"{told} is what {secret_from} holds."), soft_wrap=True)
+        err.print(Text(f"{message} is what {secret_from} holds."), soft_wrap=True)
         return
-    err.print(Text(f"{told}. It is not shown again:"), soft_wrap=True)
+    err.print(Text(f"{message}. It is not shown again:"), soft_wrap=True)
     print(record["token"])
 
 

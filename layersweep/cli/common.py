@@ -241,12 +241,12 @@ def connect(server: str) -> Client:
 def connect_patiently(server: str) -> Client:
     """A client that bears a restart of the service, and says so while it does."""
     client = Client(server, retry_seconds=PATIENT_RETRY_SECONDS)
-    told: set[str] = set()
+    printed: set[str] = set()
 
     def tell(problem: LayersweepError, left_seconds: float) -> None:
         reason = problem.detail if isinstance(problem, ResponseError) else str(problem).partition(". ")[0]
-        if reason not in told:
-            told.add(reason)
+        if reason not in printed:
+            printed.add(reason)
             err.print(Text(f"{reason}. Trying again for {units.duration(left_seconds)}.", style="dim"), soft_wrap=True)
 
     client.transport.on_retry = tell

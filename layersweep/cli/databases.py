@@ -12,9 +12,9 @@ from layersweep.cli.common import err, part_of_product
 from layersweep.cli.installation import (
     DataDir,
     any_database,
+    as_sentence,
     existing_database,
     read_settings,
-    told_as_sentence,
 )
 from layersweep.display.units import bytes_, plural
 
@@ -41,7 +41,7 @@ def backup(
 ) -> None:
     """Write the embedded database, datasets, artifacts and the webhooks' key to one archive. The service may run on."""
     backups = part_of_product("service.operations.backups", "service")
-    with told_as_sentence(backups.BackupError):
+    with as_sentence(backups.BackupError):
         made = backups.back_up(read_settings(data_dir=data_dir), archive)
     err.print(
         f"{archive}: {plural(made.files, 'file')}, {bytes_(made.size_bytes)} before compression, schema {made.schema}.",
@@ -56,7 +56,7 @@ def restore(
     """Put a backup into an empty data folder. A backup of an older version is upgraded at the next start."""
     backups = part_of_product("service.operations.backups", "service")
     settings = read_settings(data_dir=data_dir)
-    with told_as_sentence(backups.BackupError):
+    with as_sentence(backups.BackupError):
         restored = backups.restore(archive, settings)
     named = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     err.print(

@@ -44,8 +44,8 @@ def read_settings(**given: Any) -> Any:
 
 def _reason(error: Mapping[str, Any]) -> str:
     """What is wrong with a setting, in words."""
-    said = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"LAYERSWEEP_{str(error['loc'][0]).upper()} {said}" if error["loc"] else said
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"LAYERSWEEP_{str(error['loc'][0]).upper()} {message}" if error["loc"] else message
 
 
 @contextmanager
@@ -105,11 +105,11 @@ def shown(settings: Any) -> str:
 @contextmanager
 def _opened(settings: Any) -> Generator[Any]:
     with usable_url():
-        said = shown(settings)
+        name = shown(settings)
         file = database_file(settings)
         new = ", which is new" if file is not None and not file.exists() else ""
         found = part_of_product("service.database.sessions", "service").Database(settings.database_url)
-    err.print(Text(f"On the database {said}{new}.", style="dim"), soft_wrap=True)
+    err.print(Text(f"On the database {name}{new}.", style="dim"), soft_wrap=True)
     try:
         with answering_database():
             yield found
@@ -118,7 +118,7 @@ def _opened(settings: Any) -> Generator[Any]:
 
 
 @contextmanager
-def told_as_sentence(expected: type[Exception]) -> Generator[None]:
+def as_sentence(expected: type[Exception]) -> Generator[None]:
     """What the service's side cannot do as called here, as a sentence and the exit code of a wrong call."""
     try:
         yield

@@ -20,9 +20,9 @@ from layersweep.cli.common import SERVER_DEFAULT, Server, err, part_of_product
 from layersweep.cli.installation import (
     DataDir,
     answering_database,
+    as_sentence,
     read_settings,
     shown,
-    told_as_sentence,
     usable_url,
 )
 from layersweep.errors import InvalidUsageError
@@ -59,7 +59,7 @@ def serve(
     listener = listen(settings.host, settings.port)
     with listener:
         address = address_of(listener, settings.host)
-        with usable_url(), told_as_sentence(part_of_product("service.common.tracing", "service").TracesError):
+        with usable_url(), as_sentence(part_of_product("service.common.tracing", "service").TracesError):
             app = application.create_app(settings)
         with answering_database():
             application.prepare(app.state.services.database, settings)

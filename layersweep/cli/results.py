@@ -221,9 +221,9 @@ def report(
     chosen = "markdown" if out_file is None else formats.get(out_file.suffix.lower())
     if chosen is None:
         raise InvalidUsageError(f"{out_file}: end its name in .html, .md or .json")
-    wished = wishes(prefer, within, weight)
+    preferences = wishes(prefer, within, weight)
     with connect(server) as client:
-        text = client.sweep(sweep).report(chosen, **wished)
+        text = client.sweep(sweep).report(chosen, **preferences)
     if out_file is None:
         show_text(text)
         return

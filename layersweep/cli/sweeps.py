@@ -319,8 +319,8 @@ def _print_sweep(record: SweepDetailRecord) -> None:
 
 def _print_notes(notes: Iterable[ProblemNote]) -> None:
     for note in notes:
-        said = ": ".join(filter(None, (note["pointer"] or "the document", note["detail"], note["remedy"])))
-        out.print(Text(f"Note on {said}", style="yellow"))
+        text = ": ".join(filter(None, (note["pointer"] or "the document", note["detail"], note["remedy"])))
+        out.print(Text(f"Note on {text}", style="yellow"))
 
 
 def _act(server: str, name: str, as_json: bool, action: Callable[[Sweep], Sweep]) -> None:

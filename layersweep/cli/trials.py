@@ -43,9 +43,9 @@ def show(
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Show a trial: its metrics, attempts and complete configuration."""
-    wished = wishes(prefer, within, weight)
+    preferences = wishes(prefer, within, weight)
     with connect(server) as client:
-        record = _find(client, server, "show", trial, wished)
+        record = _find(client, server, "show", trial, preferences)
     if as_json:
         print_json(record)
     elif log:
@@ -89,9 +89,9 @@ def download(
     """
     if format not in FORMATS:
         raise typer.BadParameter(" or ".join(FORMATS), param_hint="--format")
-    wished = wishes(prefer, within, weight)
+    preferences = wishes(prefer, within, weight)
     with connect(server) as client:
-        record = _find(client, server, "download", trial, wished)
+        record = _find(client, server, "download", trial, preferences)
         download = client.download_transformers if format == "transformers" else client.download_artifacts
         files = download(record["id"], folder)
     out.print(Text(f"Trial {record['number']} of sweep {record['sweep']}:"))
@@ -105,20 +105,20 @@ def download(
 
 def _find(client: Client, server: str, command: str, trial: str, chosen: SelectionPreferences) -> TrialDetailRecord:
     """The trial that is named, or the recommended one of the sweep that is. Raises InvalidUsageError, NotFoundError."""
-    wished = any(chosen.values())
+    has_preferences = any(chosen.values())
     try:
         _, number = split_trial(trial)
     except InvalidUsageError as problem:
         newest = next(client.sweeps(), None)
         named = "SWEEP" if newest is None else newest.name
         raise InvalidUsageError(f"{problem}: {ready(server, 'trial', command, f'{named}/{trial}')}") from None
-    if number is not None and not wished:
+    if number is not None and not has_preferences:
         return client.trial(trial)
     if number is not None:
         raise InvalidUsageError(
             "--prefer, --within and --weight choose among the trials of a sweep: name the sweep alone"
         )
-    if is_id(trial) and not wished:
+    if is_id(trial) and not has_preferences:
         with contextlib.suppress(NotFoundError):
             return client.trial(trial)
     try:

@@ -19,17 +19,17 @@ def says(limit: JudgedLimit, measured: Baseline) -> str:
 def _value(name: str, measured: Baseline) -> str:
     found = measured["metrics"][name]
     low, high = (units.metric(name, end(found["builds"])) for end in (min, max))
-    said = (
+    text = (
         f"{name} is {units.metric(name, found['value'])}, the median of {units.plural(len(found['builds']), 'build')}"
     )
-    return said if low == high else f"{said} from {low} to {high}"
+    return text if low == high else f"{text} from {low} to {high}"
 
 
 def _compared(limit: JudgedLimit) -> list[str]:
     if limit["baseline"] is None:
         return []
-    said = f"the baseline is {units.metric(limit['metrics'][0], limit['baseline'])}"
-    return [said + (f", so it changed by {_shares(limit['change'])}" if limit["change"] else "")]
+    text = f"the baseline is {units.metric(limit['metrics'][0], limit['baseline'])}"
+    return [text + (f", so it changed by {_shares(limit['change'])}" if limit["change"] else "")]
 
 
 def _shares(change: Range) -> str:
@@ -50,10 +50,10 @@ def _judged(limit: JudgedLimit) -> str:
         between = "" if low is None or high is None else f" ({_amount(limit, low)} to {_amount(limit, high)})"
         return f"broken by {by}{between}"
     side = "broken" if excess["estimate"] > 0 else "kept"
-    said = f"cannot be judged: {side}{f' by {by}' if excess['estimate'] else ''} as measured"
+    text = f"cannot be judged: {side}{f' by {by}' if excess['estimate'] else ''} as measured"
     if is_of_too_few(limit):
-        return f"{said}, and too few builds for an interval"
-    return f"{said}, and its interval reaches from {_on_its_side(limit, 'low')} to {_on_its_side(limit, 'high')}"
+        return f"{text}, and too few builds for an interval"
+    return f"{text}, and its interval reaches from {_on_its_side(limit, 'low')} to {_on_its_side(limit, 'high')}"
 
 
 def is_of_too_few(limit: JudgedLimit) -> bool:

@@ -109,11 +109,11 @@ def show_broken_constraints(sweep: Sweep, console: Console) -> None:
     if sweep.record["best"] or not progress["complete"] + progress["infeasible"]:
         return
     try:
-        said = sweep.constraints()["says"]
+        lines = sweep.constraints()["says"]
     except NotFoundError:
         # A service of before cannot say it.
         return
-    for line in said:
+    for line in lines:
         console.print(Text(units.sentence(line), style="yellow"))
 
 

@@ -54,11 +54,11 @@ def prediction_in_words(found: HardwarePrediction) -> str:
     metric = found["metric"]
     low, median, high = (units.metric(metric, value) for value in (found["low"], found["median"], found["high"]))
     between = median if low == high else f"{low} to {high}, {median} at the median"
-    said = (
+    text = (
         f"Predicted {metric}: {between}, from {found['from_trials']} trials on "
         f"{found['target']} (off by {units.share(found['error_share'])} in the mean)"
     )
     if found["known_points"] < found["points"]:
-        said += f"; {found['points'] - found['known_points']} of {found['points']} points are unlike what was measured"
+        text += f"; {found['points'] - found['known_points']} of {found['points']} points are unlike what was measured"
     kept = (f"{limit['constraint']} leaves {units.share(limit['kept_share'])}" for limit in found["limits"])
-    return "; ".join([said, *kept]) + "."
+    return "; ".join([text, *kept]) + "."

@@ -41,8 +41,10 @@ def write_experiment(sweep: Sweep, tracking_uri: str | None, *, name: str | None
             _write(client, mlflow.entities, info.run_id, run)
             written += 1
     except (mlflow.exceptions.MlflowException, ImportError, OSError) as problem:
-        said = str(problem).partition("\n")[0]
-        raise InvalidUsageError(f"MLflow cannot write to {tracking_uri or 'its tracking server'}: {said}") from problem
+        message = str(problem).partition("\n")[0]
+        raise InvalidUsageError(
+            f"MLflow cannot write to {tracking_uri or 'its tracking server'}: {message}"
+        ) from problem
     return written
 
 

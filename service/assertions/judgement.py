@@ -100,7 +100,7 @@ def _measured(session: Session, sweep: Sweep, trials: Sequence[Trial], metrics: 
         results_version=sweep.results_version,
         inference={**configuration["inference"], **({"shapes": shapes} if (shapes := _shapes(trials[0])) else {})},
         measured_at=datetime.fromtimestamp(ended_at, UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        versions={} if worker is None else {name: str(said) for name, said in worker.versions.items()},
+        versions={} if worker is None else {name: str(version) for name, version in worker.versions.items()},
         metrics={name: _metric([_value(trial, name) for trial in trials]) for name in metrics},
     )
 

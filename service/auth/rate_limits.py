@@ -29,16 +29,16 @@ _KEPT = 10_000
 class _Bucket:
     """Fills with time, up to its size; each request takes one."""
 
-    left: float
+    remaining: float
     at: float
 
     def take(self, rate: float, size: float, now: float) -> float:
         """Take one; return 0, or how many seconds are missing to the next."""
-        self.left = min(size, self.left + (now - self.at) * rate)
+        self.remaining = min(size, self.remaining + (now - self.at) * rate)
         self.at = now
-        if self.left < 1:
-            return (1 - self.left) / rate
-        self.left -= 1
+        if self.remaining < 1:
+            return (1 - self.remaining) / rate
+        self.remaining -= 1
         return 0.0
 
 
@@ -82,7 +82,7 @@ class Limits:
         """
         bucket = self._wrong_tokens.get(address)
         a_second = self.settings.wrong_tokens_per_minute / 60
-        missing = 0.0 if bucket is None else (1 - bucket.left) / a_second - (self.clock() - bucket.at)
+        missing = 0.0 if bucket is None else (1 - bucket.remaining) / a_second - (self.clock() - bucket.at)
         if missing <= 0:
             return None
         refusal = TooManyRequestsError(

@@ -47,21 +47,21 @@ def create(
     seeds: int,
     candidates: int,
     numbers: Sequence[int] = (),
-    wished: Mapping[str, Sequence[str]] | None = None,
+    preferences: Mapping[str, Sequence[str]] | None = None,
     max_attempts: int,
     alive_seconds: float,
 ) -> Confirmation:
     """Queue the further trainings. Raises NotFoundError, ConflictError if the sweep still goes on,
     UnprocessableError.
 
-    `wished` are the wishes of a recommendation: without `numbers`, its trial is the first candidate.
+    `preferences` are the wishes of a recommendation: without `numbers`, its trial is the first candidate.
     """
     # Nobody deletes or extends it meanwhile.
     row_locks.take_sweeps(session, [sweep_id])
     sweep = sweeps.get(session, sweep_id)
     _refuse_unless_confirmable(session, sweep)
     checkpoints.check_kept(session, sweep.document, sweep.project)
-    wishes = preferences_of(sweep, **(wished or {}))
+    wishes = preferences_of(sweep, **(preferences or {}))
     chosen = _chosen(session, sweep, numbers) if numbers else ranked(session, sweep, candidates, wishes)
     further = _further_seeds(session, sweep, seeds)
     child = _child(session, sweep, len(chosen) * len(further), wishes, _target_now(session, sweep, alive_seconds))

@@ -29,7 +29,7 @@ class ConfirmationRequest(Request):
     weight: list[str] = Field(default=[], max_length=20, description="OBJECTIVE:NUMBER, as of the recommendation")
 
     @property
-    def wished(self) -> dict[str, list[str]]:
+    def preferences(self) -> dict[str, list[str]]:
         """What the recommendation is wished to be, as its query has it."""
         return {"prefer": self.prefer, "within": self.within, "weight": self.weight}
 

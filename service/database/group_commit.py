@@ -290,7 +290,7 @@ class GroupCommitWriter:
     def _take_company(self, batch: list[_Job], until: float) -> None:
         """Take what comes until then (monotonic clock), until there are as many as are expected."""
         wanted = min(self._company.expected, BATCH_JOBS)
-        while len(batch) < wanted and (left := until - time.monotonic()) > 0 and self._take(batch, left):
+        while len(batch) < wanted and (seconds := until - time.monotonic()) > 0 and self._take(batch, seconds):
             pass
 
     def _take(self, batch: list[_Job], seconds: float) -> bool:

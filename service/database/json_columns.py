@@ -37,7 +37,7 @@ class DeviceUse(TypedDict):
     """nvml: the driver counted the time in which a kernel ran. attempts: the worker, that in which one was at work."""
 
 
-class SaidDeviceUse(DeviceUse):
+class ReportedDeviceUse(DeviceUse):
     """The same with the time at which it was said."""
 
     at: float

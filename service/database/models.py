@@ -43,7 +43,7 @@ from service.database.json_columns import (
     PhaseTime,
     PredictedHardware,
     RegisteredTarget,
-    SaidDeviceUse,
+    ReportedDeviceUse,
     SpaceFacts,
     Told,
     TransferFacts,
@@ -93,7 +93,7 @@ class Worker(Base):
     """What its owner says of it: a sweep may ask for them."""
     slots: Mapped[int] = mapped_column(default=1, server_default="1")
     """How many attempts it executes at once, at most."""
-    device_use: Mapped[SaidDeviceUse | None] = mapped_column(Document)
+    device_use: Mapped[ReportedDeviceUse | None] = mapped_column(Document)
     """What it said last of how busy its device was; None before that."""
     registered_at: Mapped[float]
     last_seen_at: Mapped[float]

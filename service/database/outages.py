@@ -46,8 +46,8 @@ def words_of(error: BaseException) -> str | None:
     cause = cause_of(error)
     if cause is None or _storage_cause(error) is not None or not isinstance(error, DBAPIError) or error.orig is None:
         return cause
-    said = " ".join(str(error.orig).split())
-    return f"{cause}: {said}" if said else cause
+    message = " ".join(str(error.orig).split())
+    return f"{cause}: {message}" if message else cause
 
 
 def answer_to(error: BaseException) -> UnavailableError | None:

@@ -61,24 +61,24 @@ def _one_of_postgresql(element: _one_of, compiler: SQLCompiler, **options: Any) 
     return f"({column} = ANY(ARRAY(SELECT jsonb_array_elements_text(CAST({texts} AS JSONB)))))"
 
 
-class are_had(FunctionElement[bool]):  # noqa: N801 - used like a function of SQL
+class has_labels(FunctionElement[bool]):  # noqa: N801 - used like a function of SQL
     """Whether a mapping of texts is part of another one. Keys are labels: they hold no quotes."""
 
     inherit_cache = True
-    name = "are_had"
+    name = "has_labels"
     type = sa.Boolean()
 
 
-@compiles(are_had, "sqlite")
-def _are_had_sqlite(element: are_had, compiler: SQLCompiler, **options: Any) -> str:
-    needed, had = (compiler.process(clause, **options) for clause in element.clauses)
+@compiles(has_labels, "sqlite")
+def _has_labels_sqlite(element: has_labels, compiler: SQLCompiler, **options: Any) -> str:
+    needed, offered = (compiler.process(clause, **options) for clause in element.clauses)
     return (
         f"NOT EXISTS (SELECT 1 FROM json_each({needed}) AS needed "
-        f"WHERE json_extract({had}, '$.\"' || needed.key || '\"') IS NOT needed.value)"
+        f"WHERE json_extract({offered}, '$.\"' || needed.key || '\"') IS NOT needed.value)"
     )
 
 
-@compiles(are_had, "postgresql")
-def _are_had_postgresql(element: are_had, compiler: SQLCompiler, **options: Any) -> str:
-    needed, had = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"({needed} <@ CAST({had} AS JSONB))"
+@compiles(has_labels, "postgresql")
+def _has_labels_postgresql(element: has_labels, compiler: SQLCompiler, **options: Any) -> str:
+    needed, offered = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"({needed} <@ CAST({offered} AS JSONB))"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from service.database.retries import again_if_taken
+from service.database.retries import retry_if_taken
 from service.errors import ConflictError
 
 Stored = TypeVar("Stored")
@@ -32,7 +32,7 @@ def store_with_row(
     """
     stored = write()
     try:
-        answer = again_if_taken(lambda: insert(stored))
+        answer = retry_if_taken(lambda: insert(stored))
     except ConflictError:
         remove()
         raise

@@ -160,8 +160,8 @@ def tokenizer_path(session: Session, settings: Settings, key: str, project: str)
     row = get(session, key, project)
     digest = row.facts.get("tokenizer_sha256")
     if not isinstance(digest, str):
-        said = f"its tokens are {row.tokenizer}" if row.tokenizer else "its file held tokens"
-        raise NotFoundError(f"the dataset {row.name!r} has no tokenizer.json: {said}")
+        why = f"its tokens are {row.tokenizer}" if row.tokenizer else "its file held tokens"
+        raise NotFoundError(f"the dataset {row.name!r} has no tokenizer.json: {why}")
     path = stored_splits.tokenizer_path(settings.data_dir, row.sha256)
     if not path.is_file():
         raise NotFoundError(f"the tokenizer of dataset {row.name!r} is not in the service's data folder: {AGAIN}")

@@ -46,7 +46,7 @@ def _read_members(archive: zipfile.ZipFile, limit_bytes: int) -> dict[str, NDArr
     if sum(member.file_size for member in members) > limit_bytes:
         raise _too_large(limit_bytes)
     arrays: dict[str, NDArray[Any]] = {}
-    left = limit_bytes
+    remaining_bytes = limit_bytes
     for member in members:
         name = member.filename.removesuffix(".npy")
         if name == member.filename or name in arrays:
@@ -54,13 +54,13 @@ def _read_members(archive: zipfile.ZipFile, limit_bytes: int) -> dict[str, NDArr
         with archive.open(member) as file:
             shape, dtype = _header(file, name)
         size = math.prod(shape) * dtype.itemsize
-        if size > left:
+        if size > remaining_bytes:
             raise _too_large(limit_bytes)
         if not size <= member.file_size <= size + MAX_HEADER_BYTES + 16:
             raise UnprocessableError(
                 f"the array {name} has {member.file_size} bytes, its header says {size}: write it anew"
             )
-        left -= size
+        remaining_bytes -= size
         with archive.open(member) as file:
             arrays[name] = _array(file, name)
     return arrays

@@ -38,12 +38,12 @@ def of_workers(session: Session, worker_ids: Sequence[str]) -> dict[str, Busynes
     ).all()
     spans = _spans(session, worker_ids, begin, time)
     busyness: dict[str, Busyness] = {}
-    for worker_id, slots, registered_at, said in found:
+    for worker_id, slots, registered_at, reported in found:
         since = max(begin, registered_at)
         own = [(max(start, since), end) for start, end in spans.get(worker_id, ()) if end > since]
         seconds = max(time - since, 1e-3)
         device, taken = covered_seconds(own) / seconds, sum(end - start for start, end in own) / (seconds * slots)
-        busyness[worker_id] = Busyness(min(device, 1.0), min(taken, 1.0), device_use.fresh(said, time))
+        busyness[worker_id] = Busyness(min(device, 1.0), min(taken, 1.0), device_use.fresh(reported, time))
     return busyness
 
 

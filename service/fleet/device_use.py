@@ -7,7 +7,7 @@ from typing import cast
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from service.database.json_columns import DeviceUse, SaidDeviceUse
+from service.database.json_columns import DeviceUse, ReportedDeviceUse
 from service.database.models import Worker
 from service.database.sessions import at_end, now
 from service.fleet.schemas import WorkerReport
@@ -20,7 +20,7 @@ _WORKERS = cast("sa.Table", Worker.__table__)
 _NOTE = (
     sa.update(_WORKERS)
     .where(_WORKERS.c.id == sa.bindparam("of_worker"))
-    .values(device_use=sa.bindparam("said", type_=_WORKERS.c.device_use.type))
+    .values(device_use=sa.bindparam("reported", type_=_WORKERS.c.device_use.type))
 )
 
 
@@ -28,13 +28,17 @@ def note(session: Session, worker_id: str, report: WorkerReport, project: str | 
     """Keep what a worker of the project (None: of any) says, and return it. Raises NotFoundError."""
     workers.check_reach(session, worker_id, project)
     use = report.device_use
-    said = SaidDeviceUse(busy_share=use.busy_share, over_seconds=use.over_seconds, source=use.source, at=now(session))
-    at_end(session, _NOTE, worker_id, {"of_worker": worker_id, "said": said})
+    reported = ReportedDeviceUse(
+        busy_share=use.busy_share, over_seconds=use.over_seconds, source=use.source, at=now(session)
+    )
+    at_end(session, _NOTE, worker_id, {"of_worker": worker_id, "reported": reported})
     return report
 
 
-def fresh(said: SaidDeviceUse | None, time: float) -> DeviceUse | None:
+def fresh(reported: ReportedDeviceUse | None, time: float) -> DeviceUse | None:
     """What was said, where that is not long ago."""
-    if said is None or time - said["at"] > FRESH_SECONDS:
+    if reported is None or time - reported["at"] > FRESH_SECONDS:
         return None
-    return DeviceUse(busy_share=said["busy_share"], over_seconds=said["over_seconds"], source=said["source"])
+    return DeviceUse(
+        busy_share=reported["busy_share"], over_seconds=reported["over_seconds"], source=reported["source"]
+    )

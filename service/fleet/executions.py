@@ -95,11 +95,11 @@ def _since(phases: Sequence[PhaseTime], started_at: float) -> float:
 
 def _wait_cause(progress: Mapping[str, object]) -> lease_schemas.WaitCause | None:
     """A worker may say anything, and an older one says words alone."""
-    said = progress.get("wait_cause")
+    reported = progress.get("wait_cause")
     known = get_args(lease_schemas.WaitCause)
-    return cast("lease_schemas.WaitCause", said) if isinstance(said, str) and said in known else None
+    return cast("lease_schemas.WaitCause", reported) if isinstance(reported, str) and reported in known else None
 
 
 def _waiting_for(progress: Mapping[str, object]) -> str | None:
-    said = progress.get("waiting_for")
-    return said[:WAITING_FOR_CHARACTERS] if isinstance(said, str) else None
+    reported = progress.get("waiting_for")
+    return reported[:WAITING_FOR_CHARACTERS] if isinstance(reported, str) else None

@@ -145,7 +145,7 @@ def _servings(
     for needs, serving in servings.items():
         if serving.cause is None and waiting[needs].queued:
             serving.cause, serving.lacks = _busy(waiting[needs], serving, quotas.get(needs.project))
-    _say_who_comes_first(waiting, servings)
+    _note_higher_priorities(waiting, servings)
     return servings
 
 
@@ -296,7 +296,7 @@ def _serving_without_target(needs: Needs, waiting: Waiting, living: Sequence[Liv
 
 def _busy(waiting: Waiting, serving: Serving, quota: Quota | None) -> tuple[WaitingCause | None, str | None]:
     if waiting.running >= waiting.may_run:
-        return "parallel", f"{plural(waiting.running, 'trial')} at once is what {_what_bounds(waiting)}"
+        return "parallel", f"{plural(waiting.running, 'trial')} at once is what {_limit_of(waiting)}"
     if quota is not None and quota.running >= quota.allowed:
         allowed = plural(quota.allowed, "trial")
         return "quota", f"{allowed} at once is the quota of the project {quota.project}, and as many run"
@@ -305,7 +305,7 @@ def _busy(waiting: Waiting, serving: Serving, quota: Quota | None) -> tuple[Wait
     return None, None
 
 
-def _what_bounds(waiting: Waiting) -> str:
+def _limit_of(waiting: Waiting) -> str:
     """What lets no more of the sweeps' trials run at once: what their users said, or, with `auto`, the workers."""
     if not waiting.share_slots:
         return "the budget allows"
@@ -315,7 +315,7 @@ def _what_bounds(waiting: Waiting) -> str:
     return f"their shares of the slots{also} allow (parallel: auto)"
 
 
-def _say_who_comes_first(waiting: Mapping[Needs, Waiting], servings: Mapping[Needs, Serving]) -> None:
+def _note_higher_priorities(waiting: Mapping[Needs, Waiting], servings: Mapping[Needs, Serving]) -> None:
     """Say of those that wait for a slot where trials of a higher priority wait for the same slots."""
     eager = [needs for needs, serving in servings.items() if waiting[needs].queued and serving.cause == "slot"]
     for needs in eager:

@@ -103,10 +103,12 @@ class ConditionalRead:
             version = await read(version_of, since, lambda session: version_of(session, sweep_id))
             if not self._is_current(_etag(version)):
                 break
-            left = deadline - time.monotonic()
-            if left <= 0 or services.notifications.is_stopping or await request.is_disconnected():
+            seconds_left = deadline - time.monotonic()
+            if seconds_left <= 0 or services.notifications.is_stopping or await request.is_disconnected():
                 return _marked(Response(status_code=304), version)
-            woken = await services.notifications.wait(sweep_topic(sweep_id), min(left, WAIT_SECONDS), since=since)
+            woken = await services.notifications.wait(
+                sweep_topic(sweep_id), min(seconds_left, WAIT_SECONDS), since=since
+            )
         shown = (request.url.path, request.url.query, request.headers.get("accept"))
         version, content = await read(shown, since, lambda session: (version_of(session, sweep_id), load(session)))
         return _marked(render(content), version)

@@ -84,8 +84,8 @@ def describe_judgement(
 ) -> str | None:
     """What a complete trial breaks, and what cannot be judged; None if all is kept."""
     broken = describe_final_violations(judgement.decided, metrics)
-    said = [_undecided(text, metrics, figures) for text in judgement.undecided]
-    return "; ".join([*([broken] if broken else []), *said]) or None
+    texts = [_undecided(text, metrics, figures) for text in judgement.undecided]
+    return "; ".join([*([broken] if broken else []), *texts]) or None
 
 
 def violations_by_metrics(constraints: Sequence[str], metrics: Mapping[str, float]) -> dict[str, float]:
@@ -95,18 +95,18 @@ def violations_by_metrics(constraints: Sequence[str], metrics: Mapping[str, floa
 
 def describe_violations(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
     """Which constraints are broken, by how much, and what was measured; None if all are kept."""
-    said = [_broken(text, by, metrics) for text, by in violations.items() if by > 0]
-    return "; ".join(said) or None
+    texts = [_broken(text, by, metrics) for text, by in violations.items() if by > 0]
+    return "; ".join(texts) or None
 
 
 def describe_final_violations(violations: Mapping[str, float], metrics: Mapping[str, float]) -> str | None:
     """`describe_violations` of a complete trial, with the phase in which the figures were taken."""
-    said = [
+    texts = [
         _broken(text, by, metrics) + _TAKEN_AT.get(_constraint(text).stage, "")
         for text, by in violations.items()
         if by > 0
     ]
-    return "; ".join(said) or None
+    return "; ".join(texts) or None
 
 
 def describe_broken_hardware(

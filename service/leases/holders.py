@@ -258,11 +258,11 @@ def _configuration(session: Session, trial_id: str) -> Configuration:
     return session.connection().execute(sql.CONFIGURATION, {"of_trial": trial_id}).scalar_one()
 
 
-def _checked_metrics(trial: sql.Row, sweep: LeasedSweep, said: Mapping[str, float]) -> dict[str, float]:
+def _checked_metrics(trial: sql.Row, sweep: LeasedSweep, reported: Mapping[str, float]) -> dict[str, float]:
     """What is known of a trial with what its worker says. Raises UnprocessableError for what `worker_reports`
     refuses."""
     confirms = sweep.kind is SweepKind.CONFIRMATION
-    named = worker_reports.checked_metrics(said, trial.metrics, sweep.metric_names, confirms=confirms)
+    named = worker_reports.checked_metrics(reported, trial.metrics, sweep.metric_names, confirms=confirms)
     return {**trial.metrics, **named, **worker_reports.own_figures(trial.metrics)}
 
 
@@ -293,14 +293,14 @@ def _store_report(session: Session, trial: sql.Row, body: lease_schemas.LeaseRep
         curves.store(session, trial.id, trial.attempt, body.losses, time)
         last["losses"] = cast("ReportedLosses", body.losses[-1].model_dump(exclude_none=True))
     if body.losses or body.progress is not None:
-        told: TrialReport = {
+        reported: TrialReport = {
             "number": trial.number,
             "attempt": trial.attempt,
             **last,
             "phase": phase,
             "progress": progress,
         }
-        new.append(NewEvent("trial.report", trial.id, told))
+        new.append(NewEvent("trial.report", trial.id, reported))
     if new:
         connection.execute(sql.REPORT, {"of_trial": trial.id, "new_phase": phase, "new_progress": progress})
         events.append_all(session, trial.sweep_id, new)

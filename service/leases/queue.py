@@ -231,7 +231,7 @@ class _Claims:
         """Keep that nothing had lapsed, for those claims that could see that."""
         for claimant in self.look_for_lapsed:
             if claimant in self._had_room and claimant not in self._found_lapsed:
-                lapses.found_none(self._connection, claimant)
+                lapses.note_none_lapsed(self._connection, claimant)
 
     def _wanted(
         self, claimant: Claimant, free: Mapping[str, int], given: Sequence[Sequence[lease_schemas.Lease]]

@@ -36,11 +36,13 @@ def results_version_of(target: RegisteredTarget) -> int:
 
 
 def _results_version(versions: Mapping[str, str]) -> int:
-    said = versions.get("results", str(UNSAID))
-    if not said.isascii() or not said.isdecimal() or len(said) > _VERSION_DIGITS:
-        problem = Problem("/versions/results", f"{said!r} is no version of results", "a whole number, or leave it out")
+    reported = versions.get("results", str(UNSAID))
+    if not reported.isascii() or not reported.isdecimal() or len(reported) > _VERSION_DIGITS:
+        problem = Problem(
+            "/versions/results", f"{reported!r} is no version of results", "a whole number, or leave it out"
+        )
         raise UnprocessableError("the worker's version of its results is no number", problems=[problem])
-    return int(said)
+    return int(reported)
 
 
 def is_alive(alive_seconds: float) -> sa.ColumnElement[bool]:

@@ -120,7 +120,7 @@ _QUEUE_LABELS = (
 
 def _queue_labels(waiting: QueueEntry) -> list[str]:
     """What waiting trials need, and why nothing takes them; empty where that is not known, or where they are taken."""
-    said = (
+    values = (
         waiting.project,
         waiting.priority,
         waiting.runtime,
@@ -132,7 +132,7 @@ def _queue_labels(waiting: QueueEntry) -> list[str]:
         shown_labels(waiting.labels),
         waiting.cause,
     )
-    return ["" if each is None else str(each) for each in said]
+    return ["" if each is None else str(each) for each in values]
 
 
 def _queue(entries: Sequence[QueueEntry]) -> Iterable[Metric]:

@@ -217,9 +217,9 @@ def judge(session: Session, judged: Judged) -> Decision:
         return Decision(CONTINUE, f"{len(alike)} of {LEAST_FINISHED} trials have finished to judge by", len(alike))
     sign = sign_of(objective)
     expected = forecast(
-        np.array([_seen(each.configuration, each.metrics["parameter_count"], each.shown) for each in alike]),
+        np.array([_features(each.configuration, each.metrics["parameter_count"], each.shown) for each in alike]),
         np.array([sign * each.metrics[objective["metric"]] for each in alike]),
-        np.array(_seen(judged.configuration, judged.parameter_count, judged.shown)),
+        np.array(_features(judged.configuration, judged.parameter_count, judged.shown)),
     )
     if judged.pruner == ASHA:
         verdict, reason, chance = *_by_halving(session, judged, others), None
@@ -229,8 +229,8 @@ def judge(session: Session, judged: Judged) -> Decision:
         verdict, reason = CONTINUE, f"it was promoted: it would be stopped, as {reason}"
     elif verdict == PRUNE and judged.protection is not None:
         verdict, reason = SPARE, f"{judged.protection}: it would be stopped, as {reason}"
-    told = expected and Forecast(sign * expected.mean, expected.scale, expected.freedom)
-    return Decision(verdict, reason, len(alike), told, chance)
+    shown_forecast = expected and Forecast(sign * expected.mean, expected.scale, expected.freedom)
+    return Decision(verdict, reason, len(alike), shown_forecast, chance)
 
 
 def judged_again(session: Session, decision: PruningDecision) -> Decision:
@@ -268,12 +268,12 @@ def _by_chance(
     sign, metric = sign_of(objective), objective["metric"]
     elsewhere = "predicted elsewhere" if judged.predicted else "elsewhere"
     rivals = f"trials at least as good {elsewhere} reach" if others else "the best trial reaches"
-    said = (
+    text = (
         f"after {judged.step} of {judged.steps} steps its {judged.shown.metric} is {judged.shown.loss:.4g}: expected "
         f"{metric} {sign * expected.mean:.4g} ± {expected.spread:.2g}, {rivals} {sign * bound:.4g}, so its chance to "
         f"be on the front is {chance:.1%}"
     )
-    return (PRUNE if chance < LEAST_CHANCE else CONTINUE), said, chance
+    return (PRUNE if chance < LEAST_CHANCE else CONTINUE), text, chance
 
 
 def _at_best(judged: Judged, others: Sequence[Objective]) -> Mapping[str, float]:
@@ -303,11 +303,11 @@ def _by_halving(session: Session, judged: Judged, others: Sequence[Objective]) -
     costs: Floats = np.array(
         [[*costs_of(others, known), loss] for known, loss in (*rows, (judged.known, judged.shown.loss))]
     )
-    said = (
+    text = (
         f"after {judged.step} of {judged.steps} steps its {judged.shown.metric} is {judged.shown.loss:.4g}, and it is "
         f"{{}} the best third of the {len(costs)} trials that came as far"
     )
-    return (CONTINUE, said.format("among")) if goes_on(costs) else (PRUNE, said.format("not among"))
+    return (CONTINUE, text.format("among")) if goes_on(costs) else (PRUNE, text.format("not among"))
 
 
 def _judged(trial_id: str, row: Row, rung: int, step: int, steps: int, shown: Shown, sequence: int = 0) -> Judged:
@@ -389,7 +389,7 @@ def _was_promoted(session: Session, judged: Judged) -> bool:
     return session.connection().execute(_PROMOTED, given).one_or_none() is not None
 
 
-def _seen(configuration: Configuration, parameter_count: float, shown: Shown | None) -> list[float]:
+def _features(configuration: Configuration, parameter_count: float, shown: Shown | None) -> list[float]:
     """What a prediction goes by: the loss at the rung, the model's size, and its learning rate."""
     assert shown is not None, "only trials that were judged at the rung are compared"
     rate = cast("float", configuration["training"]["learning_rate"])

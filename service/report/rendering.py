@@ -133,14 +133,14 @@ def _setting(report: Report) -> dict[str, str]:
     """What the figures hold for, in a line each."""
     sweep, dataset = report.sweep, report.dataset
     data = "" if dataset is None else f"{dataset.name}: {', '.join(_split(*each) for each in dataset.parts.items())}"
-    said = {
+    texts = {
         "limits": ", ".join(sweep.constraints) or "none",
         "objectives": ", ".join(f"{each.goal} {label(each.metric)}" for each in sweep.objectives),
         "measured at": _measured_at(report),
         "data": data,
         "device": sweep.target or "",
     }
-    return {name: text for name, text in said.items() if text}
+    return {name: text for name, text in texts.items() if text}
 
 
 def _measured_at(report: Report) -> str:

@@ -98,7 +98,7 @@ def _dominated_since(costs: Floats) -> NDArray[np.intp]:
     """For each point of the box, which trial (by position) dominates it first; their number where none does."""
     points = _points(costs.shape[1])
     since = np.full(POINTS, len(costs), dtype=np.intp)
-    left = np.arange(POINTS)
+    remaining = np.arange(POINTS)
     front = np.empty((0, costs.shape[1]))
     inside = np.flatnonzero((costs < 1).all(axis=1))
     for start in range(0, len(inside), _CHUNK):
@@ -107,9 +107,9 @@ def _dominated_since(costs: Floats) -> NDArray[np.intp]:
             if (front <= row).all(axis=1).any():
                 continue
             front = np.concatenate([front[~(row <= front).all(axis=1)], row[None, :]])
-            hit = (row <= points[left]).all(axis=1)
-            since[left[hit]] = position
-            left = left[~hit]
+            hit = (row <= points[remaining]).all(axis=1)
+            since[remaining[hit]] = position
+            remaining = remaining[~hit]
     return since
 
 

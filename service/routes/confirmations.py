@@ -40,13 +40,13 @@ async def confirm_sweep(sweep: str, call: WriteRequestDep, body: ConfirmationReq
             seeds=wanted.seeds,
             candidates=wanted.candidates,
             numbers=wanted.trials,
-            wished=wanted.wished,
+            preferences=wanted.preferences,
             max_attempts=settings.max_attempts,
             alive_seconds=settings.worker_alive_seconds,
         )
         parent = sweeps.get(session, sweep)
         return results.to_schema(
-            session, row, recommended_trial(session, parent, preferences_of(parent, **wanted.wished))
+            session, row, recommended_trial(session, parent, preferences_of(parent, **wanted.preferences))
         )
 
     response = await call.answer("sweep.confirm", make, status=201, subject=sweep)

@@ -62,7 +62,7 @@ async def watch_sweep(
     topic = sweep_topic(sweep)
     while True:
         since = services.notifications.version(topic)
-        batch, ended = await services.read(lambda session, after=sequence: _news(session, sweep, after))
+        batch, ended = await services.read(lambda session, after=sequence: _next_events(session, sweep, after))
         for event in batch:
             sequence = event.sequence
             yield ServerSentEvent(data=event, event=event.kind, id=str(event.sequence))
@@ -73,7 +73,7 @@ async def watch_sweep(
         await services.notifications.wait(topic, WAIT_SECONDS, since=since)
 
 
-def _news(session: Session, sweep_id: str, after: int) -> tuple[list[event_schemas.Event], bool]:
+def _next_events(session: Session, sweep_id: str, after: int) -> tuple[list[event_schemas.Event], bool]:
     """The next events, and whether no more will come; a sweep that was deleted has ended."""
     state = session.scalar(sa.select(Sweep.state).where(Sweep.id == sweep_id))
     rows = events.read(session, sweep_id, after, BATCH)

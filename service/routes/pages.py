@@ -101,5 +101,5 @@ def get_static(name: str, request: Request) -> Response:
 
 @router.get("/{path:page}")
 @needs_scope("read")
-def show_nothing(path: str) -> Response:
+def show_missing_page(path: str) -> Response:
     raise NotFoundError(f"there is no page /{path}")

@@ -215,7 +215,7 @@ class Leader(ABC):
             self._database.write(queue.expire)
             self._database.write(confirmations.end_finished)
             alive_seconds = self._settings.worker_alive_seconds
-            self._database.write(lambda session: targets.say_who_is_missing(session, alive_seconds))
+            self._database.write(lambda session: targets.explain_missing_workers(session, alive_seconds))
 
     def _give_up(self, held: HeldSweep) -> None:
         """Leave a step that hangs to itself: its sweep goes on elsewhere, or here after a while."""

@@ -133,15 +133,15 @@ class Proposals:
         """
         while not self.grid.drawing and self.has_starts:
             start = self._starts[self._study.asked]
-            asked = self._ask(start.chosen, start.name)
-            yield asked
-            if asked.point is not None:
+            proposal = self._ask(start.chosen, start.name)
+            yield proposal
+            if proposal.point is not None:
                 return
         refusals = MAX_CONSECUTIVE_REFUSALS if self._in_order or self.grid.drawing else 0
         while not self.grid.exhausted and refusals < MAX_CONSECUTIVE_REFUSALS:
-            asked = self._ask()
-            yield asked
-            if asked.point is not None:
+            proposal = self._ask()
+            yield proposal
+            if proposal.point is not None:
                 return
             refusals += 1
         if self.grid.exhausted:
@@ -165,15 +165,17 @@ class Proposals:
             found = self._judge_hardware(found) or found
         if isinstance(found, Rejection):
             result = TrialResult(TrialState.INFEASIBLE, None, total_violation([found.violation]))
-            asked = Proposal(suggestion, result=result, rejection=f"{found.rule}: {found.message}")
+            proposal = Proposal(suggestion, result=result, rejection=f"{found.rule}: {found.message}")
         elif (known := self._known.get(found.hash)) is not None:
             result = known.result or FAILED
-            asked = Proposal(suggestion, result=result, rejection=f"repeats trial {known.number}", is_repetition=True)
+            proposal = Proposal(
+                suggestion, result=result, rejection=f"repeats trial {known.number}", is_repetition=True
+            )
         else:
             return Proposal(suggestion, found, started_from)
         with TELL_SECONDS.time():
             self._study.tell(suggestion.ask, result)
-        return replace(asked, started_from=started_from)
+        return replace(proposal, started_from=started_from)
 
     def _judge(self, chosen: Mapping[str, Scalar]) -> Point | Rejection:
         try:

@@ -253,10 +253,10 @@ class SweepScheduler:
 
     def _may_replicate(self) -> bool:
         """Whether all points are asked for that leave further trainings their share of the budget."""
-        left = self._history.budget["trials"] - self._spent
+        remaining = self._history.budget["trials"] - self._spent
         share = self._replicates.share_left(self._history.budget["trials"])
-        has_all = left <= share or (self._proposals.grid.exhausted and not self._history.cancelled)
-        return has_all and min(left, share) > 0
+        has_all = remaining <= share or (self._proposals.grid.exhausted and not self._history.cancelled)
+        return has_all and min(remaining, share) > 0
 
     def _replicate(self, changes: Changes) -> None:
         """Train again what could be on the front, on the slots that no point takes. Nothing is asked ahead here."""
@@ -293,12 +293,12 @@ class SweepScheduler:
             self._lookahead = max(self.facts.lookahead, min(needed, MAX_LOOKAHEAD))
 
     def _missing(self) -> int:
-        left = self._history.budget["trials"] - self._spent
-        share = min(left, self._replicates.share_left(self._history.budget["trials"]))
-        if left <= share and not self._in_flight and self._replicates.next() is None:
+        remaining = self._history.budget["trials"] - self._spent
+        share = min(remaining, self._replicates.share_left(self._history.budget["trials"]))
+        if remaining <= share and not self._in_flight and self._replicates.next() is None:
             # What further trainings need no more goes to new points.
             share = 0
-        return min(self._free_slots(), left - share)
+        return min(self._free_slots(), remaining - share)
 
     @property
     def _in_flight(self) -> int:
@@ -332,25 +332,25 @@ class SweepScheduler:
     def _propose(self, changes: Changes) -> str | None:
         """Ask until there is a new point, and make a trial of it; None if there is none left."""
         trial_id = None
-        for asked in self._proposals.next():
-            row = ask_row(self.facts.id, asked.suggestion, asked.rejection, None)
-            changes.asks[asked.suggestion.ask] = row
-            if asked.result is not None:
-                self._record_result(asked.suggestion.ask, asked.result, changes)
-                changes.rejected += not asked.is_repetition
-            if asked.point is not None:
-                trial_id = row["trial_id"] = self._new_trial(asked, asked.point, changes)
+        for proposal in self._proposals.next():
+            row = ask_row(self.facts.id, proposal.suggestion, proposal.rejection, None)
+            changes.asks[proposal.suggestion.ask] = row
+            if proposal.result is not None:
+                self._record_result(proposal.suggestion.ask, proposal.result, changes)
+                changes.rejected += not proposal.is_repetition
+            if proposal.point is not None:
+                trial_id = row["trial_id"] = self._new_trial(proposal, proposal.point, changes)
         changes.rejected += self._proposals.passed
         self._proposals.passed = 0
         return trial_id
 
-    def _new_trial(self, asked: Proposal, point: Point, changes: Changes) -> str:
-        history, trial_id, start = self._history, new_id(), asked.started_from
+    def _new_trial(self, proposal: Proposal, point: Point, changes: Changes) -> str:
+        history, trial_id, start = self._history, new_id(), proposal.started_from
         predicted = self._gate.predict(point) if start is None else None
         changes.trials[trial_id] = queued_trial(self.facts, trial_id, history.trials, point, start, predicted)
         self._gate.expect(trial_id, point)
         history.known[point.hash] = KnownPoint(history.trials)
-        history.outstanding[trial_id] = AskedTrial(asked.suggestion.ask, point.hash, point.chosen)
+        history.outstanding[trial_id] = AskedTrial(proposal.suggestion.ask, point.hash, point.chosen)
         history.trials += 1
         return trial_id
 

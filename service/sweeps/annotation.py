@@ -21,20 +21,20 @@ def annotate(session: Session, sweep_id: str, wanted: sweep_schemas.Annotations)
     sweep = session.get(Sweep, sweep_id, populate_existing=True)
     if sweep is None:
         raise NotFoundError(f"there is no sweep {sweep_id}")
-    before = _said_of(sweep)
+    before = _annotations_of(sweep)
     given = wanted.model_fields_set
     sweep.name = wanted.name if "name" in given else sweep.name
     sweep.note = wanted.note if "note" in given else sweep.note
-    sweep.tags = each_once(wanted.tags) if "tags" in given else sweep.tags
+    sweep.tags = without_repetitions(wanted.tags) if "tags" in given else sweep.tags
     sweep.archived = wanted.archived if "archived" in given else sweep.archived
-    after = _said_of(sweep)
+    after = _annotations_of(sweep)
     if after != before:
         session.flush()
         events.append(session, sweep_id, "sweep.annotated", data=after)
     return session.get_one(Sweep, sweep_id, populate_existing=True)
 
 
-def each_once(tags: Sequence[str]) -> list[str]:
+def without_repetitions(tags: Sequence[str]) -> list[str]:
     """Tags as a sweep has them: in the order in which they were first given."""
     return list(dict.fromkeys(tags))
 
@@ -44,5 +44,5 @@ def has_tag(tag: str) -> sa.ColumnElement[bool]:
     return sa.cast(Sweep.tags, sa.Text).contains(f'"{tag}"', autoescape=True)
 
 
-def _said_of(sweep: Sweep) -> SweepAnnotated:
+def _annotations_of(sweep: Sweep) -> SweepAnnotated:
     return {"name": sweep.name, "note": sweep.note, "tags": sweep.tags, "archived": sweep.archived}

@@ -193,9 +193,9 @@ YAML_REMEDIES = {
 """By what YAML's reader says; the first that fits."""
 
 
-def _yaml_remedy(said: str) -> str:
+def _yaml_remedy(message: str) -> str:
     return next(
-        (remedy for part, remedy in YAML_REMEDIES.items() if part in said),
+        (remedy for part, remedy in YAML_REMEDIES.items() if part in message),
         "write a key and its value as key: value, and a list as [1, 2]",
     )
 

@@ -97,7 +97,7 @@ def insert(
         pruner_reason=prepared.pruner.reason,
         space=prepared.space(),
         priority=priority,
-        tags=annotation.each_once(tags),
+        tags=annotation.without_repetitions(tags),
         target_runtime=document.target_runtime,
         labels=dict(document.target_labels) or None,
         state=SweepState.ACTIVE,

@@ -57,8 +57,8 @@ def offered(session: Session, alive_seconds: float, sweep: Sweep) -> list[Regist
         .order_by(Worker.id)
     )
     found: dict[str, RegisteredTarget] = {}
-    for targets, had in alive:
-        for target in () if missing_labels(sweep.labels or {}, had) else targets:
+    for targets, worker_labels in alive:
+        for target in () if missing_labels(sweep.labels or {}, worker_labels) else targets:
             if target.get("build_only"):
                 continue
             known = found.get(target["key"])
@@ -69,13 +69,13 @@ def offered(session: Session, alive_seconds: float, sweep: Sweep) -> list[Regist
 
 def waits_for(runtime: str | None, labels: Mapping[str, str]) -> str:
     """What a sweep waits for while no worker has the runtime and the labels that it asks for."""
-    asked = [f"runtime {runtime}"] if runtime else []
+    requested = [f"runtime {runtime}"] if runtime else []
     if labels:
-        asked.append(f"the label{'s' if len(labels) > 1 else ''} {shown_labels(labels)}")
-    return f"{WAITING} with {' and '.join(asked)}" if asked else WAITING
+        requested.append(f"the label{'s' if len(labels) > 1 else ''} {shown_labels(labels)}")
+    return f"{WAITING} with {' and '.join(requested)}" if requested else WAITING
 
 
-def say_who_is_missing(session: Session, alive_seconds: float) -> int:
+def explain_missing_workers(session: Session, alive_seconds: float) -> int:
     """Say of active sweeps that only workers of another `RESULTS_VERSION` are left, or no longer; return of how many.
 
     Those are not given the sweep's trials. Workers without a label that it asks for do not count. Safe to call from
@@ -103,21 +103,21 @@ def say_who_is_missing(session: Session, alive_seconds: float) -> int:
     def versions(project: str, key: str, labels: tuple[tuple[str, str], ...]) -> set[int]:
         return {
             workers.results_version_of(target)
-            for served, had, offers in alive
-            if served in (None, project) and not missing_labels(dict(labels), had)
+            for served, worker_labels, offers in alive
+            if served in (None, project) and not missing_labels(dict(labels), worker_labels)
             for target in offers
             if target["key"] == key
         }
 
-    said = 0
+    changed = 0
     for sweep_id, project, key, labels, began_with, reason in active:
         # Most sweeps need the same: not each of them is compared with each worker.
         found = versions(project, key, tuple(sorted((labels or {}).items())))
         needed = began_with or UNSAID
         lacks = _lacks_version(needed, found) if found and needed not in found else None
         if lacks != reason and (lacks is not None or (reason or "").startswith(_OF_ITS_VERSION)):
-            said += _say(session, sweep_id, key, lacks)
-    return said
+            changed += _write_reason(session, sweep_id, key, lacks)
+    return changed
 
 
 def _lacks_version(needed: int, found: Collection[int]) -> str:
@@ -128,7 +128,7 @@ def _lacks_version(needed: int, found: Collection[int]) -> str:
     )
 
 
-def _say(session: Session, sweep_id: str, key: str, reason: str | None) -> bool:
+def _write_reason(session: Session, sweep_id: str, key: str, reason: str | None) -> bool:
     written = session.scalar(
         sa.update(Sweep)
         .where(Sweep.id == sweep_id, Sweep.state == SweepState.ACTIVE, Sweep.reason.is_distinct_from(reason))

@@ -151,19 +151,19 @@ class DeviceMeter:
 
 @contextmanager
 def metered(
-    devices: Mapping[str, DeviceTime], tell: Callable[[DeviceUse], None], every_seconds: float
+    devices: Mapping[str, DeviceTime], report: Callable[[DeviceUse], None], every_seconds: float
 ) -> Generator[None]:
     """Tell every so often how busy devices, by their UUIDs, were, while the context is open."""
 
-    def meter_and_tell(is_over: threading.Event) -> None:
+    def meter_and_report(is_over: threading.Event) -> None:
         with nvml.utilization(list(devices)) as utilization:
-            meter, told_at = DeviceMeter(devices, utilization), time.monotonic()
+            meter, reported_at = DeviceMeter(devices, utilization), time.monotonic()
             while not is_over.wait(min(SAMPLED_EVERY_SECONDS, every_seconds)):
                 meter.sample()
                 use = meter.use()
-                if use is not None and time.monotonic() - told_at >= every_seconds:
-                    told_at = time.monotonic()
-                    tell(use)
+                if use is not None and time.monotonic() - reported_at >= every_seconds:
+                    reported_at = time.monotonic()
+                    report(use)
 
-    with in_background(meter_and_tell, "says how busy the device is"):
+    with in_background(meter_and_report, "says how busy the device is"):
         yield

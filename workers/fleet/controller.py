@@ -72,7 +72,7 @@ class Controller:
         members = self._cluster.members()
         # Each time: the head may be another one that was never asked.
         self._cluster.request_machines(wanted)
-        self._tell_silent(members, registered, now)
+        self._warn_of_silent(members, registered, now)
         start, drain, absent = changes(wanted, [member["name"] for member in members], registered, self._fleet)
         for name in start:
             logger.info("starting %s: %s", name, _shown(wanted))
@@ -87,7 +87,7 @@ class Controller:
         self._absent_since = {name: self._absent_since.get(name, now) for name in absent}
         return [name for name, since in self._absent_since.items() if now - since > PATIENCE_SECONDS]
 
-    def _tell_silent(self, members: list[Member], registered: list[RegisteredWorker], now: float) -> None:
+    def _warn_of_silent(self, members: list[Member], registered: list[RegisteredWorker], now: float) -> None:
         """Say once of a worker whose process runs that the service has not heard of it."""
         known = {worker["name"] for worker in registered}
         silent = {each["name"] for each in members if each["state"] == "ALIVE"}

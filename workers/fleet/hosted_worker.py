@@ -79,14 +79,14 @@ class HostedWorker:
             try:
                 status = self._run()
             except OSError as failure:
-                said = f"could not be started: {failure}"
+                what = f"could not be started: {failure}"
             else:
                 if status == 0:
                     break
-                said = f"ended with status {status}"
+                what = f"ended with status {status}"
             if self._drained.is_set():
                 break
-            logger.error("the worker %s; starting it again in %.0f s", said, seconds)
+            logger.error("the worker %s; starting it again in %.0f s", what, seconds)
             if self._drained.wait(seconds):
                 break
         self._on_left()

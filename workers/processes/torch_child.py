@@ -216,7 +216,7 @@ class ModelProcess:
             # A budget in seconds is to buy as many steps as the device makes: nobody else's may be among them.
             kind = "shared" if section.seconds is None else "alone"
             with RequestTurn(
-                request, progress, kind, synchronize=self._synchronize, told=keepalive.where_it_waits
+                request, progress, kind, synchronize=self._synchronize, details=keepalive.where_it_waits
             ) as turn:
                 trained = training.run(
                     lambda point: progress(_as_progress(point)),

@@ -20,8 +20,8 @@ def begin_with(module: nn.Module, weights: Path) -> tuple[int, dict[str, str]]:
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     found = initial_weights(TensorFile(weights), shapes)
     if not found.taken:
-        name, reason = next(iter(found.left.items()), ("", ""))
+        name, reason = next(iter(found.not_taken.items()), ("", ""))
         message = f"no tensor of the model has the name and the shape of one in the checkpoint ({name}: {reason})"
         raise RequestError("invalid", message)
     module.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in found.taken.items()}, strict=False)
-    return len(found.taken), found.left
+    return len(found.taken), found.not_taken

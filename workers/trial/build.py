@@ -34,7 +34,7 @@ class BuiltEngine:
     path: Path
     key: str | None
     """None if the engine is not kept for later trials."""
-    said: BuildAnswer
+    answer: BuildAnswer
     from_cache: bool
 
 
@@ -58,10 +58,10 @@ def prepare_model(context: TrialContext) -> None:
         request["weights"] = str(context.datasets.checkpoint(*begun, context.interruption))
     prepared = context.request_model(PREPARE, request, context.limits.prepare_seconds)
     if begun is not None:
-        taken, left = prepared["initialized"], prepared["left"]
-        context.record.set_measurement("initialization", {"checkpoint": begun[0], "taken": taken, "left": left})
-        said = "".join(f"\n{name}: {reason}" for name, reason in left.items())
-        context.lease.log(f"{taken} of {taken + len(left)} tensors begin as in checkpoint:{begun[0]}{said}")
+        taken, not_taken = prepared["initialized"], prepared["left"]
+        context.record.set_measurement("initialization", {"checkpoint": begun[0], "taken": taken, "left": not_taken})
+        reasons = "".join(f"\n{name}: {reason}" for name, reason in not_taken.items())
+        context.lease.log(f"{taken} of {taken + len(not_taken)} tensors begin as in checkpoint:{begun[0]}{reasons}")
     context.record.add_metrics({"parameter_count": prepared["parameter_count"]})
     for shape in context.at_shapes():
         measured = shape.inference
@@ -116,7 +116,7 @@ def build(context: TrialContext, graphs: ExportedGraphs) -> BuiltEngines:
         model = build_shared(context, graphs.name, graphs.model)
     else:
         model = build_engine(context, graphs.name, graphs.model, build_options(context))
-    context.record.add_metrics(metrics_in(model.said))
+    context.record.add_metrics(metrics_in(model.answer))
     loss = _loss_engine(context, graphs.loss) if graphs.loss else None
     return BuiltEngines(graphs.name, graphs.model, model, loss, graphs.is_transplanted)
 
@@ -149,7 +149,7 @@ def _loss_engine(context: TrialContext, onnx: Path) -> BuiltEngine:
 def keep_for_later_trials(context: TrialContext, engine: BuiltEngine) -> None:
     """Put an engine into the cache, after its parity check: a wrong one would fail other trials, too."""
     if not engine.from_cache and engine.key is not None:
-        context.engines.keep(engine.key, engine.path, engine.said)
+        context.engines.keep(engine.key, engine.path, engine.answer)
 
 
 def build_options(context: TrialContext) -> dict[str, int]:
@@ -166,18 +166,18 @@ def build_engine(context: TrialContext, name: str, onnx: Path, options: Mapping[
     cached = context.engines.take(key, path)
     if cached is not None:
         context.record.add_cached_engine(name)
-    said = _request_build(context, onnx, path, options) if cached is None else cached
+    answer = _request_build(context, onnx, path, options) if cached is None else cached
     context.record.add_seconds(f"build_{name}", time.monotonic() - started_at)
-    return BuiltEngine(path, key, said, from_cache=cached is not None)
+    return BuiltEngine(path, key, answer, from_cache=cached is not None)
 
 
 def build_shared(context: TrialContext, name: str, shards: Path) -> BuiltEngine:
     """Build the shards of a model that devices share, each on its own device."""
     started_at = time.monotonic()
     path = context.files.engine(name)
-    said = _request_build(context, shards, path, build_options(context), context.rank_devices)
+    answer = _request_build(context, shards, path, build_options(context), context.rank_devices)
     context.record.add_seconds(f"build_{name}", time.monotonic() - started_at)
-    return BuiltEngine(path, None, said, from_cache=False)
+    return BuiltEngine(path, None, answer, from_cache=False)
 
 
 def _key(context: TrialContext, onnx: Path, options: Mapping[str, int]) -> str:

@@ -34,11 +34,11 @@ class LoadedEngine:
 def load(context: TrialContext, built: BuiltEngines) -> LoadedEngine:
     """Load the model's engine in a fresh process; the previous process ends."""
     process = context.children.fresh_engine()
-    loaded = context.request(process, LOAD, what_to_load(context, built), timeout_seconds=context.limits.load_seconds)
+    loaded = context.request(process, LOAD, load_arguments(context, built), timeout_seconds=context.limits.load_seconds)
     return record_load(context, process, built, loaded)
 
 
-def what_to_load(context: TrialContext, built: BuiltEngines) -> dict[str, object]:
+def load_arguments(context: TrialContext, built: BuiltEngines) -> dict[str, object]:
     """The arguments of LOAD for the engine's process."""
     return {
         "runtime": context.runtime,
@@ -51,9 +51,9 @@ def what_to_load(context: TrialContext, built: BuiltEngines) -> dict[str, object
 def record_load(context: TrialContext, process: Child, built: BuiltEngines, loaded: LoadAnswer) -> LoadedEngine:
     """Record what a process answered when it loaded the model's engine."""
     context.record.add_metrics(metrics_in(loaded))
-    metrics = {**metrics_in(built.model.said), **metrics_in(loaded)}
+    metrics = {**metrics_in(built.model.answer), **metrics_in(loaded)}
     metrics["memory_bytes"] = _memory_bytes(metrics)
-    ranks = [{**metrics_in(each), "memory_bytes": _memory_bytes(each)} for each in built.model.said.get("ranks", ())]
+    ranks = [{**metrics_in(each), "memory_bytes": _memory_bytes(each)} for each in built.model.answer.get("ranks", ())]
     if ranks:
         context.record.set_measurement("ranks", {"ranks": ranks})
     metrics["total_memory_bytes"] = sum(each["memory_bytes"] for each in ranks) or metrics["memory_bytes"]

@@ -150,8 +150,8 @@ def _doings(record: WorkerRecord, now: float) -> list[str]:
     if executions is None:
         return _trials(record)
     others = _busy_slots(record) - len(executions)
-    said = "a trial of another project" if others == 1 else f"{others} trials of other projects"
-    return [*(_doing(each, now) for each in executions), *([said] if others > 0 else [])]
+    elsewhere = "a trial of another project" if others == 1 else f"{others} trials of other projects"
+    return [*(_doing(each, now) for each in executions), *([elsewhere] if others > 0 else [])]
 
 
 def _doing(execution: Execution, now: float) -> str:
@@ -217,9 +217,9 @@ def _support(parameter: LayerParameter) -> list[str]:
     """What a reader has to know of runtimes and layers; nothing where every runtime supports all of it."""
     lines = ["may differ from layer to layer: per_layer: true"] if parameter["per_layer"] else []
     for runtime, support in parameter["targets"].items():
-        said = ["" if support["supported"] else "no", support["note"]]
+        texts = ["" if support["supported"] else "no", support["note"]]
         values = [f"{value} {why}" for value, why in support["values"].items()]
-        text = "; ".join([": ".join(filter(None, said)), *values]).strip("; ")
+        text = "; ".join([": ".join(filter(None, texts)), *values]).strip("; ")
         if text:
             lines.append(f"{runtime}: {text}")
     return lines

@@ -190,7 +190,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _print(judgement: Judgement) -> None:
     for limit in judgement["limits"]:
-        said = judgements.says(limit, judgement["measured"])
+        text = judgements.says(limit, judgement["measured"])
         out.print(Text.assemble((limit["verdict"], STYLES[limit["verdict"]]), f"  {limit['limit']}"))
-        out.print(Text(f"    {said}", style="dim"))
+        out.print(Text(f"    {text}", style="dim"))
     out.print(Text(f"Measured on {judgement['measured']['target']}, as the sweep {judgement['id']}."))

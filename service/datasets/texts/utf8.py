@@ -74,12 +74,12 @@ def refuse_utf16(path: Path) -> None:
 
 def characters(path: Path) -> Iterator[NDArray[np.uint32]]:
     """The file's code points, some at a time. Raises UnprocessableError if it is not UTF-8, with the byte."""
-    offset, left = begin(path), b""
+    offset, rest = begin(path), b""
     with path.open("rb") as file:
         file.seek(offset)
         while True:
             read = file.read(CHUNK_BYTES)
-            data = left + read
+            data = rest + read
             try:
                 text, consumed = codecs.utf_8_decode(data, "strict", not read)
             except UnicodeDecodeError as error:
@@ -92,7 +92,7 @@ def characters(path: Path) -> Iterator[NDArray[np.uint32]]:
                 yield np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
             if not read:
                 return
-            offset, left = offset + consumed, data[consumed:]
+            offset, rest = offset + consumed, data[consumed:]
 
 
 def count_characters(path: Path) -> int:
@@ -131,17 +131,17 @@ def pieces(text: ByteRange) -> Iterator[str]:
 
     A byte-level tokenizer reads them as it reads the whole: no word of its goes on over a line's end.
     """
-    left = b""
+    rest = b""
     with text.path.open("rb") as file:
         file.seek(text.start)
         remaining = len(text)
-        while remaining or left:
+        while remaining or rest:
             read = file.read(min(PIECE_BYTES, remaining))
             remaining -= len(read)
-            data = left + read
+            data = rest + read
             end = _end_of_piece(data) if remaining else len(data)
             yield data[:end].decode()
-            left = data[end:]
+            rest = data[end:]
 
 
 def _end_of_piece(data: bytes) -> int:

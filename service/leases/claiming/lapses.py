@@ -28,7 +28,7 @@ def are_due(connection: sa.Connection, claimant: Claimant) -> bool:
     return looked_at is None or time.monotonic() >= looked_at + LOOK_SECONDS
 
 
-def found_none(connection: sa.Connection, claimant: Claimant) -> None:
+def note_none_lapsed(connection: sa.Connection, claimant: Claimant) -> None:
     """A claim of such a worker looked, and there are none."""
     with _lock:
         if len(_found_none) >= _MOST:

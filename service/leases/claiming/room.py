@@ -26,7 +26,7 @@ def count_claimable(connection: sa.Connection, claimant: Claimant, at_most: int)
     if lapses.are_due(connection, claimant):
         count = len(connection.scalars(claiming.LAPSED_SWEEPS, given).all())
         if not count:
-            lapses.found_none(connection, claimant)
+            lapses.note_none_lapsed(connection, claimant)
     if count < at_most:
         count += sum(of_sweep(row) for row in connection.execute(claiming.SWEEPS_WITH_TURN, given))
     return min(count, at_most)

@@ -25,7 +25,7 @@ _MEASURES_ALIKE = sa.func.coalesce(_SWEEPS.c.results_version, UNSAID) == sql_fun
 """The worker is of the `RESULTS_VERSION` that the sweep got with its target: one front has results of one version."""
 _HAS_LABELS = sa.or_(
     _SWEEPS.c.labels.is_(None),
-    sql_functions.are_had(_SWEEPS.c.labels, sa.bindparam("worker_labels", type_=_WORKERS.c.labels.type)),
+    sql_functions.has_labels(_SWEEPS.c.labels, sa.bindparam("worker_labels", type_=_WORKERS.c.labels.type)),
 )
 """The worker has the labels that the sweep asks for."""
 _IS_SERVED = sa.and_(

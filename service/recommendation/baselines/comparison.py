@@ -168,13 +168,13 @@ def steps_in_words(steps: int, times: float, most: float | None) -> str:
     def about(factor: float) -> str:
         return f"{float(f'{factor * steps:.2g}'):,.0f}"
 
-    said = (
+    text = (
         f"about {about(times)} steps, {times:.2g} times as many"
         if times >= LEAST_TIMES
         else f"little more than {steps:,} steps"
     )
     if most is None:
-        return f"{said} (by the scatter of its points perhaps more than {MOST_TIMES:.0f} times)"
+        return f"{text} (by the scatter of its points perhaps more than {MOST_TIMES:.0f} times)"
     if times < LEAST_TIMES or about(most) == about(times):
-        return said
-    return f"{said} (by the scatter of its points up to {about(most)})"
+        return text
+    return f"{text} (by the scatter of its points up to {about(most)})"

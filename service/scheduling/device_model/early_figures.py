@@ -75,13 +75,13 @@ class EarlyFigures:
         return {"figures": figures, "reason": self._reason(figures)}
 
     def _reason(self, figures: Mapping[str, PredictedFigure]) -> str:
-        said: list[str] = []
+        texts: list[str] = []
         for name, figure in figures.items():
             kept = [limit.text for limit, quantity in self.limits if quantity == name]
             low, high = with_unit(name, figure["low"]), with_unit(name, figure["high"])
             keeps = f", which keeps {' and '.join(kept)}" if kept else ""
-            said.append(f"{label(name)} is predicted at {low} to {high}{keeps}")
-        return f"no build is needed before its training: {'; '.join(said)}"
+            texts.append(f"{label(name)} is predicted at {low} to {high}{keeps}")
+        return f"no build is needed before its training: {'; '.join(texts)}"
 
 
 def quantity_of(constraint: Constraint) -> str | None:

@@ -50,9 +50,9 @@ class ReplicateHistory:
 
 def most_replicates(document: SweepDocument, sampler: str) -> int:
     """How often one trial of the sweep may be trained again; 0: the sweep trains everything once."""
-    wished = document.search.get("replicates", 0)
-    if wished != AUTO:
-        return wished
+    requested = document.search.get("replicates", 0)
+    if requested != AUTO:
+        return requested
     open_parameters = [parameter.name for parameter in document.space.open]
     named = [objective["metric"] for objective in document.objectives]
     lack = replicates_lack(document.task, named, open_parameters)

@@ -156,8 +156,8 @@ class _View:
         for name in names:
             found, earlier = history.violations.get(name, nothing), violations.get(name)
             if (found > 0).any() or (earlier is not None and (earlier > 0).any()):
-                told = None if earlier is None else _squashed(earlier)
-                self._constraints.append(model(f"constraint {name}", _squashed(found), told))
+                prior_values = None if earlier is None else _squashed(earlier)
+                self._constraints.append(model(f"constraint {name}", _squashed(found), prior_values))
         self._models: list[Model | Informed] = []
         if complete.sum() < _FEWEST_COSTS and prior is None:
             return

@@ -122,8 +122,8 @@ def accepted(
     preview = prepared.preview()
     notes = _marked(text, [Problem(note.pointer, note.detail, note.remedy) for note in preview.notes])
     known = None if cost is None else cast("CostRecord", cost.model_dump())
-    said = cost_in_words(known, cast("Budget", prepared.document.budget))
-    return Findings(preview=preview, notes=notes, estimate=cost, cost=said, predictions=predictions)
+    cost_text = cost_in_words(known, cast("Budget", prepared.document.budget))
+    return Findings(preview=preview, notes=notes, estimate=cost, cost=cost_text, predictions=predictions)
 
 
 def _marked(text: str, problems: Sequence[Problem]) -> Sequence[MarkedProblem]:

@@ -90,13 +90,13 @@ def test_content_that_is_deleted_while_it_is_registered_again_keeps_its_files(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert upload(client, checkpoint_files()).status_code == 201
-    write = content_folders.again_if_taken
+    write = content_folders.retry_if_taken
 
     def write_after_a_deletion(insert: Callable[[], Any]) -> Any:
         assert client.delete("/v1/checkpoints/small").status_code == 204
         return write(insert)
 
-    monkeypatch.setattr(content_folders, "again_if_taken", write_after_a_deletion)
+    monkeypatch.setattr(content_folders, "retry_if_taken", write_after_a_deletion)
     assert upload(client, checkpoint_files(), "twin").status_code == 201
     assert client.get("/v1/checkpoints/twin/weights").status_code == 200
 

@@ -147,5 +147,5 @@ def test_sweeps_with_the_same_needs_are_compared_with_the_workers_once(
     looked: list[Any] = []
     compare = targets.missing_labels
     monkeypatch.setattr(targets, "missing_labels", lambda *asked: looked.append(asked) or compare(*asked))
-    driver.database.write(lambda session: targets.say_who_is_missing(session, alive_seconds=90))
+    driver.database.write(lambda session: targets.explain_missing_workers(session, alive_seconds=90))
     assert len(looked) == 1

@@ -273,7 +273,7 @@ def test_who_has_waited_for_several_keeps_the_device_for_as_many(
     monkeypatch.setattr(arbitration.time, "monotonic", lambda: now)
     with Turn(tmp_path / "GPU-1", lambda: None) as training:
         monkeypatch.setattr(training, "_wait", lambda place: 4 * arbitration.MEASURED_SECONDS)
-        monkeypatch.setattr(training, "_somebody_waits", lambda: True)
+        monkeypatch.setattr(training, "_has_waiters", lambda: True)
         training.give_way()
         while training.give_way() == 0.0:
             now, held = now + arbitration.KEPT_SECONDS, held + 1

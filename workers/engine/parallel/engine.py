@@ -163,5 +163,5 @@ class SharedEngine(Engine):
         return self._started
 
 
-def _memory_bytes(said: BuildSizes) -> int:
-    return said["weights_bytes"] + (said["activation_bytes"] or 0) + said["io_bytes"]
+def _memory_bytes(sizes: BuildSizes) -> int:
+    return sizes["weights_bytes"] + (sizes["activation_bytes"] or 0) + sizes["io_bytes"]

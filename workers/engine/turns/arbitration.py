@@ -142,7 +142,7 @@ class Turn:
         The first call takes the device.
         """
         if self._has_device:
-            if time.monotonic() < self._kept_until or not self._somebody_waits() or self._somebody_stays():
+            if time.monotonic() < self._kept_until or not self._has_waiters() or self._is_held_for_good():
                 return 0.0
             self._synchronize()
             self.give_up()
@@ -160,7 +160,7 @@ class Turn:
         if self._is_first(place, fcntl.LOCK_NB) and self._lock_device(fcntl.LOCK_NB):
             return 0.0
         started_at = time.monotonic()
-        with in_background(self._say_waiting, "waits for its turn"):
+        with in_background(self._report_wait, "waits for its turn"):
             while True:
                 self._is_first(place)
                 self._lock_device()
@@ -169,7 +169,7 @@ class Turn:
                 # Somebody has come meanwhile who stands before it.
                 fcntl.flock(self._device, fcntl.LOCK_UN)
 
-    def _say_waiting(self, is_over: threading.Event) -> None:
+    def _report_wait(self, is_over: threading.Event) -> None:
         self._on_wait()
         while not is_over.wait(SAID_EVERY_SECONDS):
             self._on_wait()
@@ -184,13 +184,13 @@ class Turn:
     def _lock_device(self, now: int = 0) -> bool:
         return _done(lambda: fcntl.flock(self._device, self._how | now))
 
-    def _somebody_waits(self) -> bool:
+    def _has_waiters(self) -> bool:
         if not _done(lambda: fcntl.lockf(self._queue, fcntl.LOCK_SH | fcntl.LOCK_NB)):
             return True
         fcntl.lockf(self._queue, fcntl.LOCK_UN)
         return False
 
-    def _somebody_stays(self) -> bool:
+    def _is_held_for_good(self) -> bool:
         """Whether another one has the device who gives way to nobody."""
         if not _done(lambda: fcntl.lockf(self._device, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0)):
             return True

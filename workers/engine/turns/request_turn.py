@@ -38,12 +38,12 @@ class RequestTurn:
         *,
         gives_way: bool = True,
         synchronize: Callable[[], None] = lambda: None,
-        told: Callable[[], JsonObject] = dict,
+        details: Callable[[], JsonObject] = dict,
     ) -> None:
-        """`gives_way`, `synchronize`: as of `Turn`; `told`: what else is told of a wait."""
+        """`gives_way`, `synchronize`: as of `Turn`; `details`: what else is told of a wait."""
         self.waited_seconds = 0.0
         self._progress = progress
-        self._told = told
+        self._details = details
         self._device: Path | None = None
         self._turn: Turn | None = None
         self._alone_since: float | None = None
@@ -51,7 +51,7 @@ class RequestTurn:
         if kind is not None and (device := device_of(request)) is not None:
             self._device = device
             self._turn = Turn(
-                device, self._say_waiting, alone=self._is_alone, gives_way=gives_way, synchronize=synchronize
+                device, self._report_wait, alone=self._is_alone, gives_way=gives_way, synchronize=synchronize
             )
 
     def __enter__(self) -> RequestTurn:
@@ -62,13 +62,13 @@ class RequestTurn:
     def __exit__(self, *exception: object) -> None:
         if self._turn is not None:
             self._turn.__exit__(*exception)
-            self._say_alone()
+            self._report_alone()
 
     def give_up(self) -> None:
         """Let the others have the device before the context ends."""
         if self._turn is not None:
             self._turn.give_up()
-            self._say_alone()
+            self._report_alone()
 
     def give_way(self) -> float:
         """Have the device, after those who wait for it; the seconds that this took."""
@@ -77,19 +77,19 @@ class RequestTurn:
             self.waited_seconds += seconds
             if self._alone_since is not None:
                 self._alone_since += seconds
-            self._progress({**self._told(), "waited_seconds": seconds})
+            self._progress({**self._details(), "waited_seconds": seconds})
         if self._turn is not None and self._is_alone and self._alone_since is None:
             self._alone_since = time.monotonic()
         return seconds
 
-    def _say_alone(self) -> None:
+    def _report_alone(self) -> None:
         if self._alone_since is not None:
-            self._progress({**self._told(), "alone_seconds": time.monotonic() - self._alone_since})
+            self._progress({**self._details(), "alone_seconds": time.monotonic() - self._alone_since})
             self._alone_since = None
 
-    def _say_waiting(self) -> None:
+    def _report_wait(self) -> None:
         assert self._device is not None
-        self._progress({**self._told(), **waiting_for(self._device, os.getppid())})
+        self._progress({**self._details(), **waiting_for(self._device, os.getppid())})
 
 
 class TurnInHand:

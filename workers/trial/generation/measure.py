@@ -175,8 +175,8 @@ def _step_metrics(engines: GenerationEngines, steps: Sequence[MeasureAnswer], te
 def memory_of(engines: GenerationEngines) -> dict[str, float]:
     """What generating needs, on its one device. The caches are inputs of the largest engine, and so among its inputs
     and outputs."""
-    said = [metrics_in(engine.said) for engine in (engines.prefill, engines.largest)]
-    summed = {name: sum(each[name] for each in said) for name in SUMMED if all(name in each for each in said)}
+    answers = [metrics_in(engine.answer) for engine in (engines.prefill, engines.largest)]
+    summed = {name: sum(each[name] for each in answers) for name in SUMMED if all(name in each for each in answers)}
     if all(name in summed for name in MEMORY_METRICS):
         summed["memory_bytes"] = summed["total_memory_bytes"] = sum(summed[name] for name in MEMORY_METRICS)
     return summed

@@ -17,7 +17,7 @@ from workers.engine.latency import thin
 from workers.engine.verbs import MeasureAnswer, QueuedEnvironment
 from workers.trial.build import BuiltEngines, exported_again
 from workers.trial.context import TrialContext
-from workers.trial.load import LoadedEngine, computes_the_same, record_load, what_to_load
+from workers.trial.load import LoadedEngine, computes_the_same, load_arguments, record_load
 from workers.trial.measuring.repeats import MEDIANS, ProcessFigures, Repeats
 from workers.trial.outcomes import TrialEndedError
 from workers.trial.record import Findings, metrics_in
@@ -109,7 +109,7 @@ def _loaded_and_measured(
         process,
         verbs.MEASURE,
         {
-            "load": what_to_load(context, built),
+            "load": load_arguments(context, built),
             "inputs": str(context.files.measured_inputs),
             "options": options,
             "figures": [SHOWN, *sorted({FIGURES[name] for name in context.metrics_in_use if name in FIGURES})],
