@@ -130,9 +130,9 @@ def _complete_layer(
 
 
 def _applying(shared: Mapping[str, Scalar], changes: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """A layer's values: what is given for all layers is left out where the layer's own values say that it applies not.
+    """A layer's values: what is given for all layers is left out if the layer's own values say that it applies not.
 
-    So a base of rotations is the other layers' where one has no positions.
+    So a base of rotations is the other layers' if one has no positions.
     """
     values, decided = {**shared, **changes}, set(changes)
     for path, condition in APPLIES.items():
@@ -179,7 +179,7 @@ def _fill_in(model: dict[str, Scalar], declared: Mapping[str, Scalar | None]) ->
 
 
 def _fill_in_conditional(model: dict[str, Scalar], declared: Mapping[str, Scalar | None]) -> None:
-    """The defaults of parameters that apply under a condition, where it holds."""
+    """The defaults of parameters that apply under a condition, if it holds."""
     for path, condition in APPLIES.items():
         if path not in declared:
             continue

@@ -27,7 +27,7 @@ class Configuration(Sections):
 
     task: str
     shapes: NotRequired[list[ShapeDocument]]
-    """Only where there are several: all of them, the first included."""
+    """Only if there are several: all of them, the first included."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ class DatasetFacts(TypedDict, total=False):
     tokenizer_sha256: str
     """Of the `tokenizer.json` of a text of parts of words."""
     training_tokens: int
-    """Of a text, where its split is known."""
+    """Of a text, if its split is known."""
     validation_bytes: int
-    """Of a text, where they were counted."""
+    """Of a text, if they were counted."""
     classes: int
     """Of a classification."""
     sequence_length: int
@@ -109,7 +109,7 @@ TASKS_WITH_SOURCES = ("seq2seq", "probe")
 
 
 def fixed_lengths(task: str, facts: DatasetFacts) -> dict[str, int]:
-    """The lengths that hold where a document gives none: the rows' of a classification, the longest of a seq2seq."""
+    """The lengths that hold if a document gives none: the rows' of a classification, the longest of a seq2seq."""
     fixed: dict[str, int] = {}
     if task == "classification" and "sequence_length" in facts:
         fixed["sequence_length"] = facts["sequence_length"]

@@ -1,7 +1,7 @@
 """The metrics of a trial: names, units, which way is better, which values are possible, when they are known, and who
 may say them. Names are the contract.
 
-Where a sweep names several shapes, what depends on the shape has its name behind an @: `latency_ms_p50@chat`.
+If a sweep names several shapes, what depends on the shape has its name behind an @: `latency_ms_p50@chat`.
 
 `stage` says when a constraint on a metric can be judged: `static` before a trial exists, `hardware` after the engine
 was measured, `quality` after it was evaluated on the validation split.
@@ -40,7 +40,7 @@ class Metric:
     high: float = LARGEST
     source: Source = "worker"
     depends_on_load: bool = False
-    """A cost that depends on what else runs on the device: comparable only where nothing does."""
+    """A cost that depends on what else runs on the device: comparable only if nothing does."""
     of_shape: bool = False
     """Whether it is another at each shape that is measured."""
     of_generation: bool = False

@@ -57,7 +57,7 @@ def below(pointer: str, key: object) -> str:
 
 
 def shown(value: object, most: int = 60) -> str:
-    """`value` as a message shows it: as YAML and JSON write it where Python differs, and short."""
+    """`value` as a message shows it: as YAML and JSON write it if Python differs, and short."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:
@@ -70,7 +70,7 @@ def shown(value: object, most: int = 60) -> str:
 
 
 def cut(text: str, most: int = 24) -> str:
-    """`text` as a message shows it, where it may be long and quotation marks would mislead."""
+    """`text` as a message shows it, if it may be long and quotation marks would mislead."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -1,4 +1,4 @@
-"""Which runtimes support a parameter, and its values where they differ.
+"""Which runtimes support a parameter, and its values if they differ.
 
 Layers are exported as operators that every runtime takes, so that number formats, builder's options and devices alone
 differ. tests/workers/engine/test_supported_parameters.py holds this against what the runtimes say of themselves.
@@ -94,7 +94,7 @@ QUANTIZED_HALF: dict[str, Needs | str] = {
 WITH_BUILD_OPTIONS = ("tensorrt", "tensorrt_rtx")
 
 BUILD_OPTION_NEEDS: dict[str, dict[str, Needs]] = {"weights_mib": {"tensorrt": Needs(version=(10, 0))}}
-"""What a build option needs of a runtime that has build options, where not every version has it."""
+"""What a build option needs of a runtime that has build options, if not every version has it."""
 
 SHARING_RUNTIMES = ("onnxruntime", "tensorrt")
 

@@ -13,7 +13,7 @@ TARGET_FIELDS = ("runtime", "labels")
 
 
 class WantedTarget(TypedDict, total=False):
-    """What a document asks of its target; empty where it asks for nothing."""
+    """What a document asks of its target; empty if it asks for nothing."""
 
     runtime: str
     labels: dict[str, str]

@@ -1,4 +1,4 @@
-"""The files of a dataset on their way: in one request where they are small, else piece by piece.
+"""The files of a dataset on their way: in one request if they are small, else piece by piece.
 
 A connection that breaks costs one piece; so does a client that is stopped, for the next one goes on where it ended.
 """

@@ -1,6 +1,6 @@
 """Carry out what is written for threads in an event loop: calls wait for the service, and the loop goes on.
 
-The client's code is written once, without `await`. `in_loop` runs a call of it in a greenlet; where it would block, in
+The client's code is written once, without `await`. `in_loop` runs a call of it in a greenlet; if it would block, in
 `wait_for`, the greenlet is left, the event loop awaits what it waits for, and the call goes on with what came of it, as
 SQLAlchemy's asyncio extension does. Cancelling the task ends the call where it waits.
 """

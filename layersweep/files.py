@@ -130,7 +130,7 @@ def _line(path: Path, pointer: str) -> str:
 
 
 def make_folder(path: Path) -> None:
-    """A folder, with those above it, where it is not there yet. Raises InvalidUsageError."""
+    """A folder, with those above it, if it is not there yet. Raises InvalidUsageError."""
     with _told(path, "made"):
         _usable(path).mkdir(parents=True, exist_ok=True)
 

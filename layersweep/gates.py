@@ -28,7 +28,7 @@ MOST_BASELINE_BYTES = 2**20
 BASELINE = "baseline"
 
 FIRST_BUILDS = 5
-"""To begin with, where so many can judge."""
+"""To begin with, if so many can judge."""
 USUAL_MOST_BUILDS = 40
 MOST_BUILDS = 64
 """That the service judges."""
@@ -278,7 +278,7 @@ def _ended(sweep: Sweep, count: int, deadline: _Deadline, on_progress: Callable[
 
 @contextmanager
 def _cancelled_unless_ended() -> Generator[list[Sweep]]:
-    """Cancel the sweeps that still measure where nobody waits for them any longer; the error has a note of it."""
+    """Cancel the sweeps that still measure if nobody waits for them any longer; the error has a note of it."""
     measuring: list[Sweep] = []
     try:
         yield measuring

@@ -43,7 +43,7 @@ def about(**ids: object) -> Generator[None]:
 
 
 def configure(level: int, form: Form) -> None:
-    """Send what is logged to the standard error, in this form; where logging is configured already, that stays."""
+    """Send what is logged to the standard error, in this form; if logging is configured already, that stays."""
     logging.basicConfig(level=level, handlers=[handler(form)])
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))

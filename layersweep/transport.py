@@ -42,8 +42,8 @@ Query: TypeAlias = Mapping[str, QueryValue]
 class BearerToken(httpx2.Auth):
     """The token of each request. Thread-safe.
 
-    Where the service refuses one that came from a file (LAYERSWEEP_TOKEN_FILE), the file is read again: a token that
-    was replaced there is taken, and the request is sent once more where its body can be.
+    If the service refuses one that came from a file (LAYERSWEEP_TOKEN_FILE), the file is read again: a token that
+    was replaced there is taken, and the request is sent once more if its body can be.
     """
 
     def __init__(self, value: str, *, variable: str | None = None) -> None:

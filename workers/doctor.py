@@ -1,4 +1,4 @@
-"""`layersweep worker --doctor`: what a worker finds on this machine, and what to install where something is missing."""
+"""`layersweep worker --doctor`: what a worker finds on this machine, and what to install if something is missing."""
 
 from __future__ import annotations
 

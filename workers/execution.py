@@ -167,7 +167,7 @@ class Execution:
                 share.pause()
 
     def _leave_device(self) -> None:
-        """Make room on the device, which the next attempt of the slot would do anyway; without waiting for a turn where
+        """Make room on the device, which the next attempt of the slot would do anyway; without waiting for a turn if
         the attempt was interrupted."""
         if self._interruption.cause is not None:
             self._slot.children.kill_engine()

@@ -43,7 +43,7 @@ class Slot:
         self.number = number
         self.children = children
         self.failure: BaseException | None = None
-        """What ended the thread, where it was not told to end: a defect of the worker."""
+        """What ended the thread, if it was not told to end: a defect of the worker."""
         self._execute = execute
         self._on_free = on_free
         self._leases: queue.SimpleQueue[LeasedTrial | None] = queue.SimpleQueue()

@@ -81,7 +81,7 @@ class RecordedDataset(DatasetDescription):
 
 
 def read_space(document: JsonObject, dataset: RecordedDataset | None) -> Space:
-    """The space of a document. Raises DocumentError, also where none of its points can become a trial.
+    """The space of a document. Raises DocumentError, also if none of its points can become a trial.
 
     dataset: the record of the one that it names. Starts are left out: they are points like any others.
     """
@@ -120,7 +120,7 @@ class SpaceCheck:
     def __init__(
         self, runtime: str, *, compute_capability: float | None = None, engine_python: str | None = None
     ) -> None:
-        """`compute_capability`: what is built for, where the builder can choose (default: this machine's GPU).
+        """`compute_capability`: what is built for, if the builder can choose (default: this machine's GPU).
 
         Raises NoBuilderError.
         """
@@ -206,7 +206,7 @@ class SpaceCheck:
         return graph
 
     def _export_generation(self, trial: TrialConfiguration, folder: Path) -> tuple[Path, ...]:
-        """The graphs of a prompt and of a step with the largest caches; none where nothing is generated."""
+        """The graphs of a prompt and of a step with the largest caches; none if nothing is generated."""
         if trial.inference.mode != GENERATE:
             return ()
         inference = trial.document["inference"]

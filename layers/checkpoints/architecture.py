@@ -18,7 +18,7 @@ Config = dict[str, Json]
 class Architecture:
     """One class of `transformers` that computes what some of our models do.
 
-    `config` and `values` are each other's inverse: a model is of this architecture where what its configuration says,
+    `config` and `values` are each other's inverse: a model is of this architecture if what its configuration says,
     read back, is the same model.
     """
 
@@ -37,7 +37,7 @@ class Architecture:
     parts: Callable[[Model], Sequence[Part]]
     """The tensors of both sides for a completed model."""
     fills: frozenset[str] = frozenset()
-    """Parameters that say whether a weight is there: where ours has none, zeros (scales: ones) take its place."""
+    """Parameters that say whether a weight is there: if ours has none, zeros (scales: ones) take its place."""
     forbids: Callable[[Model], str | None] = lambda model: None
     """What of a model that could be written the class itself refuses."""
     ignored: Callable[[str], bool] = lambda name: False

@@ -24,7 +24,7 @@ def layer_norm(layer: Model, ours: str, theirs: str) -> list[Part]:
 
 
 def product(ours: str, theirs: str, rows: int, *, bias: bool, has_one: bool = True) -> list[Part]:
-    """A matrix, and its bias where theirs `has_one`: zeros where ours has none."""
+    """A matrix, and its bias if theirs `has_one`: zeros if ours has none."""
     parts: list[Part] = [same(f"{ours}.weight", f"{theirs}.weight", rows)]
     if has_one:
         own = f"{theirs}.bias"

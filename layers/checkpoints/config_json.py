@@ -49,7 +49,7 @@ class ConfigJson:
         return value
 
     def section(self, name: str) -> ConfigJson:
-        """The mapping under `name`; an empty one where it is not given."""
+        """The mapping under `name`; an empty one if it is not given."""
         value = self._values.get(name)
         if value is None:
             value = {}
@@ -58,7 +58,7 @@ class ConfigJson:
         return ConfigJson(cast("Mapping[str, Json]", value), f"{self._place}: {name}")
 
     def items(self, name: str) -> Sequence[Json]:
-        """The list under `name`; an empty one where it is not given."""
+        """The list under `name`; an empty one if it is not given."""
         value = self._values.get(name)
         if value is None:
             value = []

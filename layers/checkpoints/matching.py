@@ -59,7 +59,7 @@ _NEUTRAL: Mapping[str, Scalar] = {
     "attention.rotary_embedding_scale_type": "none",
     "attention.relative_table_per_layer": False,
 }
-"""What is so where nothing is said."""
+"""What is so if nothing is said."""
 
 _SAME: Mapping[str, Mapping[Scalar, Scalar]] = {
     "mlp.kind": {"FusedGatedMLP": "GatedMLP"},

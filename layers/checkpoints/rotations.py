@@ -9,7 +9,7 @@ from layers.declarations.attention import AttentionConfig
 
 
 def halved_rows(attention: AttentionConfig, within: int | None = None) -> Order | None:
-    """Which row of ours each row of theirs is, where theirs pairs channels half a head apart; None: the same ones.
+    """Which row of ours each row of theirs is, if theirs pairs channels half a head apart; None: the same ones.
 
     Rotating neighbours (rope_gptj) is rotating halves of the same channels in another order: even ones, then odd ones.
     Of the rows of queries, keys and values; or of a scale over so many channels of heads (`within`).

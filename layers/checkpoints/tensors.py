@@ -63,7 +63,7 @@ class Link:
 class Constant:
     """A tensor of theirs that is none of ours: it has the same number everywhere, which changes nothing.
 
-    `added_to`: where a checkpoint has other numbers, its first row is added to each row of that tensor of ours. Without
+    `added_to`: if a checkpoint has other numbers, its first row is added to each row of that tensor of ours. Without
     it other numbers are refused.
     """
 

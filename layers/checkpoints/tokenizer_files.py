@@ -31,7 +31,7 @@ def byte_tokenizer() -> dict[str, Json]:
 def character_tokenizer(characters: Sequence[str]) -> dict[str, Json]:
     """tokenizer.json: each character is a token, numbered in this order; another character is an error."""
     return _tokenizer(
-        # Without a token for what is unknown the library raises where it meets such a character.
+        # Without a token for what is unknown the library raises if it meets such a character.
         model={
             "type": "WordLevel",
             "vocab": {character: number for number, character in enumerate(characters)},

@@ -161,7 +161,7 @@ def our_windows(config: ConfigJson, sliding: Iterable[int]) -> dict[str, Scalar]
 
 
 def sliding_layers(config: ConfigJson, default: Iterable[int]) -> list[int]:
-    """The layers that `layer_types` says slide; where it is not given, `default`."""
+    """The layers that `layer_types` says slide; if it is not given, `default`."""
     if not config.has("layer_types"):
         return list(default)
     types = config.items("layer_types")

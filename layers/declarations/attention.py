@@ -289,7 +289,7 @@ class AttentionConfig:
 def follow(model: dict[str, Scalar]) -> None:
     """Fill in the defaults that follow from other parameters.
 
-    `attention_head_size` stays absent where the heads do not divide the width: that is a broken rule, not a default.
+    `attention_head_size` stays absent if the heads do not divide the width: that is a broken rule, not a default.
     """
     heads, width = int(model["attention.num_attention_heads"]), int(model["hidden_size"])
     tensor_parallel.follow(model, "attention")

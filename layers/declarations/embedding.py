@@ -115,7 +115,7 @@ LATER: dict[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingConfig:
-    """A table [num_embeddings, embedding_dim], projected to `hidden_size` where the widths differ."""
+    """A table [num_embeddings, embedding_dim], projected to `hidden_size` if the widths differ."""
 
     num_embeddings: int
     embedding_dim: int

@@ -234,7 +234,7 @@ LATER: dict[str, str] = {
 
 
 def broken_rules(model: Mapping[str, Scalar]) -> list[Violation]:
-    """The rules between parameters that a completed model breaks; empty where it can be built."""
+    """The rules between parameters that a completed model breaks; empty if it can be built."""
     sections = KINDS[str(model["kind"])].sections
     if not per_layer.has_own(model):
         return [
@@ -306,6 +306,6 @@ def flops(model: Mapping[str, Scalar], batch_size: int, sequence_length: int, so
     """Floating-point operations of one inference: matrix products only, a multiply-add counted as two.
 
     Look-ups, norms, activations and softmax are left out, as is usual (Kaplan et al. 2020, arXiv 2001.08361).
-    `source_length` left out: sequence_length; it matters where there is cross attention.
+    `source_length` left out: sequence_length; it matters if there is cross attention.
     """
     return config_of(model).flops(Shape(batch_size, sequence_length, source_length or sequence_length))

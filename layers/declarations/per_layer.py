@@ -107,7 +107,7 @@ class LayerView(dict[str, Scalar]):
 
 
 class LayeredModel(dict[str, Scalar]):
-    """A completed model of layers that differ, with its layers' views where they are known. Not changed once made."""
+    """A completed model of layers that differ, with its layers' views if they are known. Not changed once made."""
 
     __slots__ = ("layers",)
 
@@ -140,7 +140,7 @@ def views(model: Mapping[str, Scalar], stack: str = "layers") -> tuple[Mapping[s
         return (model,) * count
     shared = {name: value for name, value in model.items() if layer_name(name) is None}
     if stack == "encoder_layers":
-        # Not read where the mask is known to be the source's padding, but a view is whole.
+        # Not read if the mask is known to be the source's padding, but a view is whole.
         shared.setdefault("attention.attention_mask_type", "causal")
     own: list[dict[str, Scalar]] = [{} for _ in range(count)]
     for name, value in model.items():

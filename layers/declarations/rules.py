@@ -19,7 +19,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A parameter applies only where `path` (below `model`) has one of `values`."""
+    """A parameter applies only if `path` (below `model`) has one of `values`."""
 
     path: str
     values: tuple[Scalar, ...]

@@ -56,7 +56,7 @@ APPLIES: dict[str, Condition] = {
 
 @dataclass(frozen=True, slots=True)
 class RelativeConfig:
-    """A learned table [num_heads, num_buckets]. Where it is `bidirectional`, half of the buckets are for later keys."""
+    """A learned table [num_heads, num_buckets]. If it is `bidirectional`, half of the buckets are for later keys."""
 
     num_heads: int
     num_buckets: int
@@ -102,7 +102,7 @@ def bucket_starts(num_buckets: int, max_distance: int) -> tuple[int, ...]:
 
     The first half are exact: 0, 1, 2, ... = half - 1. Distance d ≥ half is in bucket
     half + floor(log(d / half) / log(max_distance / half) x (num_buckets - half)), at most the last. Calculated in whole
-    numbers: d is at or beyond the start of the k-th logarithmic bucket where d^n ≥ max_distance^k x half^(n - k).
+    numbers: d is at or beyond the start of the k-th logarithmic bucket if d^n ≥ max_distance^k x half^(n - k).
     """
     half = num_buckets // 2
     logarithmic = num_buckets - half
@@ -119,7 +119,7 @@ def bucket_starts(num_buckets: int, max_distance: int) -> tuple[int, ...]:
 
 
 def alibi_slopes(num_heads: int) -> tuple[float, ...]:
-    """The slope of each head: 2^(-8 i / n) for i = 1 ... n where n is a power of two.
+    """The slope of each head: 2^(-8 i / n) for i = 1 ... n if n is a power of two.
 
     Else those of the next lower power of two, and then every second one of twice that, as the paper's code does.
     """

@@ -23,7 +23,7 @@ TP_SIZE = Parameter(
 )
 
 SHARED = Condition("tp_size", tuple(range(2, MOST + 1)))
-"""Where there is more than one device."""
+"""If there is more than one device."""
 
 
 def layer_tp_size(what: str) -> Parameter:

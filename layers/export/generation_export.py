@@ -2,7 +2,7 @@
 
 Names are the contract with the engine: an output `key_3` or `value_3` is new rows of the cache `past_key_3` or
 `past_value_3`, along its third axis; an input `positions…` says for the caches of its length where in the text each key
-lies, -1 if there is none; `position` is that of the token that is read. Where there is an encoder, the prompt's
+lies, -1 if there is none; `position` is that of the token that is read. If there is an encoder, the prompt's
 outputs `source_key_3` and `source_value_3` are inputs of each step under the same names, beside the source's mask.
 """
 
@@ -25,7 +25,7 @@ from layers.modules.model import torch_dtype
 def export_prefill(model: GenerativeModel, generation: GenerationConfig, path: Path, *, opset: int) -> None:
     """Write the graph of the prompt: `tokens` int32 [B, P] -> `logits` [B, V], and each layer's keys and values.
 
-    Where there is an encoder: `source` int32 [B, S], `source_mask` and `tokens` -> also those of the encoder's output.
+    If there is an encoder: `source` int32 [B, S], `source_mask` and `tokens` -> also those of the encoder's output.
     """
     inputs: dict[str, Tensor] = {}
     if generation.source is not None:

@@ -51,7 +51,7 @@ ONE_FILE_BYTES = 1_500_000_000
 
 
 def graph_opset(opset: int) -> int:
-    """The opset that graphs for a target are written in, where `opset` is the highest that it reads."""
+    """The opset that graphs for a target are written in, if `opset` is the highest that it reads."""
     if opset < LOWEST_OPSET:
         raise OpsetError(f"opset {opset} is too old: at least {LOWEST_OPSET} is needed (LayerNormalization)")
     return min(opset, HIGHEST_OPSET)
@@ -209,7 +209,7 @@ _LOGITS_TYPES = {
 def export_loss(path: Path | str, *, logits_shape: Sequence[int], opset: int, dtype: str = "float32") -> None:
     """Write the graph of the weighted cross-entropy to `path`.
 
-    Inputs: `logits` [.., V] of `dtype`, `targets` int32 [..] (each from 0 to V - 1, also where its weight is 0),
+    Inputs: `logits` [.., V] of `dtype`, `targets` int32 [..] (each from 0 to V - 1, also if its weight is 0),
     `weights` float32 [..].
     Outputs, float32 scalars: `loss_sum` (nats), `weight_sum`, `correct` (weights of the places whose largest logit is
     the target's). Computed in float32; the largest logit is taken off first, so that no exponential overflows.

@@ -1,6 +1,6 @@
 """ONNX operator sets: check that a graph's operators have the form of its opset, and lower a graph by rewriting them.
 
-A parser may ignore what it does not know without a word: TensorRT 8.6 (opset 17) skips ReduceMean's axes where they are
+A parser may ignore what it does not know without a word: TensorRT 8.6 (opset 17) skips ReduceMean's axes if they are
 an input, as they are since opset 18, and reduces over every axis. So no graph leaves without this check.
 """
 

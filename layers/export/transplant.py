@@ -6,7 +6,7 @@ found by its value among the parameters and their transposes. A value that would
 something (zeros, ones) is in no parameter then, so that the graph holds for any weights.
 
 What is calculated of a parameter while it is exported (a table that is gathered from, a sum of two parameters) is found
-nowhere: such a module has no transplant. Where only some uses of a parameter are folded, the graph computes another
+nowhere: such a module has no transplant. If only some uses of a parameter are folded, the graph computes another
 function with other weights: hold what comes of a transplant against the module.
 """
 
@@ -143,7 +143,7 @@ class _Candidate:
 def _by_first_values(module: nn.Module) -> dict[tuple[int, bytes], _Candidate] | None:
     """First values in the order of the axes -> where they are from; None if two parameters have the same.
 
-    A parameter is known by its values in each format: where a layer has another one, it is cast while it is exported.
+    A parameter is known by its values in each format: if a layer has another one, it is cast while it is exported.
     """
     found: dict[tuple[int, bytes], _Candidate] = {}
     for name, parameter in module.named_parameters():

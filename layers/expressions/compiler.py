@@ -343,7 +343,7 @@ def _compile_comparison_shortfall(node: parser.Comparison) -> Callable[[Values],
 
 
 def _distance(left: Scalar, right: Scalar) -> float:
-    """How far apart two values of a comparison that failed are: more than 0 even where they are equal (`<`)."""
+    """How far apart two values of a comparison that failed are: more than 0 even if they are equal (`<`)."""
     if isinstance(left, bool | str) or isinstance(right, bool | str):
         return 1.0
     return _finite(abs(float(left) - float(right))) or math.ulp(max(abs(float(left)), abs(float(right)), 1e-300))

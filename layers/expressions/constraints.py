@@ -47,7 +47,7 @@ class MetricLimit:
     value: float
     """The limit, in the metric's unit."""
     slope: float
-    """Positive where the metric has to stay below the limit, negative where above it."""
+    """Positive if the metric has to stay below the limit, negative if above it."""
 
     @property
     def is_in_unit(self) -> bool:
@@ -138,7 +138,7 @@ class Constraint:
         """Whether it is kept wherever its metrics lie within their intervals; None as of `violation`.
 
         `intervals`: of the metrics that are uncertain; the others are exactly as `values` say. It is looked at the ends
-        of the intervals, which is all where it rises or falls with each metric.
+        of the intervals, which is all if it rises or falls with each metric.
         """
         uncertain = [name for name in self.metrics if name in intervals]
         ends = [intervals[name] for name in uncertain]

@@ -26,7 +26,7 @@ class MetricNameError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class MetricNames:
-    """The metrics of a sweep. `shapes` are the names of its shapes, the first one first; empty where it names none."""
+    """The metrics of a sweep. `shapes` are the names of its shapes, the first one first; empty if it names none."""
 
     shapes: tuple[str, ...] = ()
 
@@ -85,7 +85,7 @@ class MetricNames:
         return None
 
     def known(self, name: str) -> str:
-        """`name` in full where it is a metric of the sweep, else as it is."""
+        """`name` in full if it is a metric of the sweep, else as it is."""
         return self.resolve(name) if name in self else name
 
     @property

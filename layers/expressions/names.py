@@ -82,7 +82,7 @@ class Names:
         return is_section(name) or any(known.startswith(f"{name}.") for known in DECLARED)
 
     def completed(self, expression: Expression, metrics: MetricNames | None = None) -> Expression:
-        """`expression` with every name in full. `metrics` may be named, too, where they are given.
+        """`expression` with every name in full. `metrics` may be named, too, if they are given.
 
         Raises UnknownNameError, MetricNameError.
         """
@@ -120,7 +120,7 @@ class Names:
 
 
 def default_of(name: str) -> Scalar | None:
-    """The default of a parameter where that is one value, whatever the other parameters are; else None."""
+    """The default of a parameter if that is one value, whatever the other parameters are; else None."""
     path = base_path(name)
     declared = DECLARED.get(path)
     if declared is None or path in APPLIES or declared.default is REQUIRED:

@@ -22,7 +22,7 @@ from layers.modules.score_bias import distances, hidden
 class Attention(nn.Module):
     """softmax(Q Kᵀ / (q_scaling √H) + bias) V, then the output product: tokens attend to each other.
 
-    Written out when exported, so that a parser of any opset from 17 on reads it, and where scores are capped; PyTorch's
+    Written out when exported, so that a parser of any opset from 17 on reads it, and if scores are capped; PyTorch's
     fused kernel otherwise.
     """
 
@@ -49,7 +49,7 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Bias None: nothing is added to the scores, but a causal layer is causal all the same.
 
-        `key_values`: takes the keys and values of these tokens; where it holds those of earlier ones, x is one token,
+        `key_values`: takes the keys and values of these tokens; if it holds those of earlier ones, x is one token,
         which attends to them and to itself, and the bias is of them and of itself, in this order.
         """
         position = None if key_values is None else key_values.position
@@ -168,7 +168,7 @@ class CrossAttention(Attention):
         encoded_BSD: Tensor | None = None,
         key_values: KeyValues | None = None,
     ) -> Tensor:
-        """`key_values`: takes those of the encoder's output; where it holds them, x is one token, and they stand in for
+        """`key_values`: takes those of the encoder's output; if it holds them, x is one token, and they stand in for
         the output."""
         if key_values is None or key_values.past is None:
             return super().forward(x_BTD, bias_BNTS, encoded_BSD, key_values)

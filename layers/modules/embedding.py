@@ -10,13 +10,13 @@ from layers.modules.linear import build_linear
 
 
 class Embedding(nn.Module):
-    """Rows of a table, projected to the model's width where that differs."""
+    """Rows of a table, projected to the model's width if that differs."""
 
     def __init__(self, config: EmbeddingConfig) -> None:
         super().__init__()
         self.config = config
         self.output_dtype: torch.dtype | None = None
-        """What comes out of the table, where the table has a format of its own."""
+        """What comes out of the table, if the table has a format of its own."""
         self.table = nn.Embedding(config.num_embeddings, config.embedding_dim)
         self.projection = build_linear(config.projection) if config.projection else None
 

@@ -68,7 +68,7 @@ class Decode(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """tokens int32 [B, 1], all at position int32 [1]; for each of `windows` the positions int32 [S] of the keys
-        (-1: none); of each layer past keys and values [B, K, S, H]; where there is an encoder the mask int32 of its
+        (-1: none); of each layer past keys and values [B, K, S, H]; if there is an encoder the mask int32 of its
         source, and of each layer keys and values of its output [B, K, E, H]
         -> logits [B, V], then of each layer new keys and values [B, K, 1, H]."""
         model, stack, count = self.model, stack_of(self.model), len(self.windows)

@@ -22,4 +22,4 @@ class KeyValues:
     new: tuple[Tensor, Tensor] | None = None
     """Keys and values of the tokens that were read: set by the layer."""
     source: KeyValues | None = None
-    """Of the same block's attention to an encoder, where it has one."""
+    """Of the same block's attention to an encoder, if it has one."""

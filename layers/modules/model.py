@@ -166,7 +166,7 @@ class Probe(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        # Empty: it follows the module from format to format where a layer has no weights to tell by.
+        # Empty: it follows the module from format to format if a layer has no weights to tell by.
         self.register_buffer("dtype_carrier", torch.empty(0), persistent=False)
 
     def cast(self, x: Tensor) -> Tensor:
@@ -240,7 +240,7 @@ class LayerProbe(Probe):
                 assert_never(config.layer)
 
     def forward(self, values: Tensor, *tasks: Tensor) -> Tensor:
-        """hidden_states float32 [B, T, D], or an embedding's tokens int32 [B, T], with tasks [B] where it has prompts
+        """hidden_states float32 [B, T, D], or an embedding's tokens int32 [B, T], with tasks [B] if it has prompts
         -> [B, T, D]."""
         return self.layer(self.cast(values) if values.is_floating_point() else values, *tasks)
 

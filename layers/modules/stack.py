@@ -85,7 +85,7 @@ class Block(nn.Module):
         layer: nn.Module,
         *arguments: Tensor | KeyValues | None,
     ) -> Tensor:
-        """`norms`: of the layer, and of what leaves it where that is normalized, too."""
+        """`norms`: of the layer, and of what leaves it if that is normalized, too."""
         norm, outgoing = norms
         if norm is None:
             assert self.config.norm_position == "pre", "what leaves a layer is normalized"
@@ -133,7 +133,7 @@ class Stack(nn.Module):
     ) -> Tensor:
         """mask: as the stack's mask type needs it, [B, T] or [B, T, T]; of an encoder's output [B, S].
 
-        `key_values`: take each layer's keys and values of these tokens; none where nobody needs them.
+        `key_values`: take each layer's keys and values of these tokens; none if nobody needs them.
         """
         length = x_BTD.shape[1]
         check_length(length, self.config.max_position_embeddings)

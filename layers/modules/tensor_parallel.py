@@ -143,7 +143,7 @@ class SplitHead(nn.Module):
 
 
 class SplitAttention(nn.Module):
-    """Attention by this process's heads. Where key and value heads are fewer than processes, several share one."""
+    """Attention by this process's heads. If key and value heads are fewer than processes, several share one."""
 
     def __init__(self, whole: Attention, group: Group) -> None:
         super().__init__()

@@ -398,7 +398,7 @@ def _named(entries: tuple[Entry, ...], *expressions: Expression) -> set[str]:
 def _defaults(
     entries: tuple[Entry, ...], rules: tuple[Rule, ...], fixed_lengths: Mapping[str, int]
 ) -> dict[str, Scalar]:
-    """What expressions name of the declarations and the document does not give, where it is one value."""
+    """What expressions name of the declarations and the document does not give, if it is one value."""
     given = {entry.name for entry in entries}
     expressions = [rule.expression for rule in rules]
     expressions += [each for entry in entries for each in (entry.when, entry.derived) if each is not None]

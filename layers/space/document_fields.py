@@ -95,12 +95,12 @@ class SearchSettings(TypedDict):
     reuse: bool
     hardware_first: str
     transfer: NotRequired[bool]
-    """Only where it is asked for."""
+    """Only if it is asked for."""
     device_model: NotRequired[bool]
     replicates: NotRequired[int | Literal["auto"]]
     """How often a trial is trained again at most; absent: never."""
     pruner: NotRequired[str]
-    """Only where one is named."""
+    """Only if one is named."""
 
 
 class FieldReader:
@@ -271,7 +271,7 @@ class FieldReader:
     def _choice(
         self, field: str, written: Mapping[Any, Any], choices: tuple[str, ...], what: str, remark: str = ""
     ) -> str:
-        """One of the choices for a field of `search`; the first one where it is absent."""
+        """One of the choices for a field of `search`; the first one if it is absent."""
         value = written.get(field, choices[0])
         if value in choices:
             return cast("str", value)

@@ -61,7 +61,7 @@ class Walker:
 
 
 def _options(entry: Entry, environment: Mapping[str, Scalar], errors: dict[str, PointError]) -> Iterator[Scalar | None]:
-    """What an entry can be where `environment` holds all before it: its choices, its value, or None for absent."""
+    """What an entry can be if `environment` holds all before it: its choices, its value, or None for absent."""
     if not is_present(entry, environment, errors):
         return iter((None,))
     if entry.opening is not None:

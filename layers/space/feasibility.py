@@ -44,7 +44,7 @@ class FeasibilityReport:
     """`points`: distinct points, None if a parameter is continuous or they are more than 10 ** 6.
 
     `feasible_share` and `rejections` (rule -> share of the points that it rejects first) are over all distinct points,
-    or, where `sampled`, over `judged` random points, each parameter drawn by itself: SAMPLES, or fewer where SECONDS
+    or, if `sampled`, over `judged` random points, each parameter drawn by itself: SAMPLES, or fewer if SECONDS
     ended it.
     `errors` are points that cannot be had at all, one example a parameter; `examples` is one rejection a rule.
     """
@@ -59,14 +59,14 @@ class FeasibilityReport:
 
     @property
     def feasible_points(self) -> int | None:
-        """How many points keep the rules; None where they are not known one by one."""
+        """How many points keep the rules; None if they are not known one by one."""
         return None if self.points is None or self.sampled else round(self.points * self.feasible_share)
 
     @property
     def interval(self) -> tuple[float, float]:
         """Where the share of all points lies: the share itself where all were judged, else with 95 % confidence.
 
-        Wilson 1927: unlike the normal approximation it is right where none or all of few samples are feasible.
+        Wilson 1927: unlike the normal approximation it is right if none or all of few samples are feasible.
         """
         if not self.sampled:
             return self.feasible_share, self.feasible_share
@@ -168,7 +168,7 @@ def _outcome(error: ParameterError, values: Mapping[str, Scalar]) -> Outcome:
 
 
 def measure_feasibility(space: Space, seconds: float = SECONDS) -> FeasibilityReport:
-    """Judge every point of `space`, or SAMPLES of them where all would take more than a few seconds.
+    """Judge every point of `space`, or SAMPLES of them if all would take more than a few seconds.
 
     Deterministic, but for a space of which even these take more than `seconds`: there the first so many are judged.
     """

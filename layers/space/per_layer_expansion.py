@@ -53,7 +53,7 @@ class Expansion:
         return self._entries
 
     def rules(self, pointer: str, rule: Expression) -> list[Expression]:
-        """The rule for each layer, where it names what differs from layer to layer; else the rule itself."""
+        """The rule for each layer, if it names what differs from layer to layer; else the rule itself."""
         if not self._independent and not self._named:
             return [rule]
         self._check_layers(pointer, rule)
@@ -213,7 +213,7 @@ def too_long(characters: str) -> tuple[str, str]:
 def own_names(path: str, counts: Section) -> list[str]:
     """What a parameter with `per_layer` is called in each layer that a point may have.
 
-    `counts`: `num_layers`, and `num_encoder_layers` where the model has an encoder beside the decoder, as a normalized
+    `counts`: `num_layers`, and `num_encoder_layers` if the model has an encoder beside the decoder, as a normalized
     document writes them.
     """
     return [

@@ -40,7 +40,7 @@ class _Stretch:
     """Those that are present and multiply."""
     environment: dict[str, Scalar]
     branch: int
-    """The entry that branches next; the number of entries where none does."""
+    """The entry that branches next; the number of entries if none does."""
 
 
 class PointIndex:

@@ -43,7 +43,7 @@ def check_replicates(
     open_parameters: Collection[str],
     problems: Problems,
 ) -> None:
-    """Note where trials cannot be trained again, though a number of replicates is asked for."""
+    """Note if trials cannot be trained again, though a number of replicates is asked for."""
     if replicates in (0, LEFT_OPEN):
         return
     lack = replicates_lack(task, objectives, open_parameters)
@@ -57,9 +57,9 @@ def most_of(trials: int) -> int:
 
 
 def replicate_notes(replicates: Replicates, trials: int, points: int | None) -> Iterator[Problem]:
-    """What a number of replicates means in a budget of so many trials, where that is not what its author expects.
+    """What a number of replicates means in a budget of so many trials, if that is not what its author expects.
 
-    `points` of the space keep the rules; None where they are not known, or too many.
+    `points` of the space keep the rules; None if they are not known, or too many.
     """
     if replicates in (0, LEFT_OPEN):
         return

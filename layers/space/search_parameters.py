@@ -32,7 +32,7 @@ class OpenParameter:
     """A parameter that the sweep searches.
 
     kind `values`: one of `values` (numbers ascending: `ordinal` says that an index may be suggested).
-    kind `integer`: low, low + step, ... up to high, all of them reachable. kind `number`: as `integer` where `step` is
+    kind `integer`: low, low + step, ... up to high, all of them reachable. kind `number`: as `integer` if `step` is
     given, else anything from low to high. `log`: equal ratios are equally likely (never with a step).
     """
 
@@ -146,7 +146,7 @@ class Entry:
     written: Any = None
     """As the normalized document writes it, expressions apart."""
     default_space: bool = False
-    """Its range is the declaration's: it is absent where it does not apply."""
+    """Its range is the declaration's: it is absent if it does not apply."""
     per_layer: bool = False
     """It stands for a parameter of its own in each layer."""
 
@@ -373,7 +373,7 @@ class ParameterReader:
         return Entry(name, pointer, declared, opening=opening, when=when, written=shown_fields)
 
     def _read_log(self, name: str, pointer: str, written: Mapping[Any, Any]) -> bool | None:
-        """Whether a range is logarithmic; None with the problem noted where it cannot be."""
+        """Whether a range is logarithmic; None with the problem noted if it cannot be."""
         log = written.get("log", False)
         if not isinstance(log, bool):
             self._problems.add(below(pointer, "log"), f"{name}: log is {shown(log)}", "write true or false")
@@ -400,7 +400,7 @@ class ParameterReader:
         return int(step) if integer else float(step)
 
     def _reachable(self, name: str, pointer: str, low: float, high: float, step: float) -> int | float | None:
-        """The last value that the steps reach; None with the problem noted where there are too many."""
+        """The last value that the steps reach; None with the problem noted if there are too many."""
         if not isinstance(step, int) and (high - low) / step > MAX_GRID:
             remedy = f"at most {MAX_GRID:,} steps, or leave step out"
             self._problems.add(below(pointer, "step"), f"{name}: the steps are too fine", remedy)

@@ -91,7 +91,7 @@ class Space:
     ) -> None:
         """`entries` come in an order in which each depends only on earlier ones; `defaults` are what `when` and
         `derived` may name of the declarations without the document giving it; `constraints` are all of the sweep's:
-        the static ones are judged, and each must have a value at every point that becomes a trial. Where a point
+        the static ones are judged, and each must have a value at every point that becomes a trial. If a point
         `leaves_for_transformers`, one that is of no architecture there becomes no trial. `shapes` are those of
         `inference.shapes`, completed."""
         self.task = task
@@ -248,7 +248,7 @@ class Space:
         self, values: Mapping[str, Scalar], capabilities: Capabilities | None = None
     ) -> Completed | Rejection:
         """The completed point, or why it becomes no trial: the user's rules, the declarations' bounds and rules, the
-        static constraints, and where they are given the target's `capabilities`, in this order. The first one counts.
+        static constraints, and if they are given the target's `capabilities`, in this order. The first one counts.
         """
         outcome = self.judge_rules(self.early_rules, {**self._defaults, **values})
         if outcome is not None:
@@ -265,7 +265,7 @@ class Space:
         return outcome.rejection() if isinstance(outcome, PointError) else outcome
 
     def judge_rules(self, rules: tuple[Rule, ...], environment: Mapping[str, Scalar]) -> Rejection | PointError | None:
-        """The first of `rules` that is broken at a point; where none is, the first that has no value there."""
+        """The first of `rules` that is broken at a point; if none is, the first that has no value there."""
         failed: PointError | None = None
         for rule in rules:
             if any(name not in environment for name in rule.expression.names):

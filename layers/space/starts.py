@@ -189,7 +189,7 @@ def _lacks(entry: Entry, environment: Mapping[str, Scalar]) -> bool:
 def _filled(space: Space, values: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """The values of a preset or a checkpoint with the defaults that they imply; lengths that the data fixes are its.
 
-    What cannot be in this sweep's models (the kind of another task, say) implies nothing; where such a parameter is
+    What cannot be in this sweep's models (the kind of another task, say) implies nothing; if such a parameter is
     open, its value still counts, and is refused for not lying in the space.
     """
     fixed = fixed_lengths(space.task, space.facts)

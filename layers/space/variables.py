@@ -53,7 +53,7 @@ def read_variables(document: Mapping[Any, Any], problems: Problems) -> dict[str,
 def check_names(document: Mapping[Any, Any], problems: Problems) -> None:
     """Note every variable whose name means something else, too.
 
-    For documents that enter: one that was accepted has the full names, and stays good where a later version has a
+    For documents that enter: one that was accepted has the full names, and stays good if a later version has a
     parameter of such a name.
     """
     written = document.get(VARIABLES)

@@ -30,7 +30,7 @@ def cost_in_words(estimate: CostEstimate | None, budget: Budget) -> str:
 
 
 def _shared(estimate: CostEstimate) -> str:
-    """Which part of a device it has, where that is less than one."""
+    """Which part of a device it has, if that is less than one."""
     part = estimate["device_seconds"] / max(estimate["wall_seconds"], 1e-9)
     return "" if part > LEAST_OF_A_WHOLE else f" on {units.share(part)} of a device, which other active sweeps share"
 

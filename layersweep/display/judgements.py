@@ -101,7 +101,7 @@ def _on_its_side(limit: JudgedLimit, end: Literal["low", "high"]) -> str:
 
 
 def _amount(limit: JudgedLimit, excess: float) -> str:
-    """How much an excess is, without its sign: in the metric's unit where the limit compares the metric itself."""
+    """How much an excess is, without its sign: in the metric's unit if the limit compares the metric itself."""
     name = limit["metrics"][0]
     sides = [side.strip() for side in _COMPARISON.split(limit["limit"])]
     is_alone = len(limit["metrics"]) == 1 and any(side in (name, units.without_shape(name)) for side in sides)

@@ -11,7 +11,7 @@ from layersweep.records.assertions import Judgement
 
 
 def of_judgement(name: str, judgement: Judgement, *, seconds: float, strict: bool) -> bytes:
-    """A limit that is broken is a failure; one that cannot be judged is skipped, or a failure where `strict`."""
+    """A limit that is broken is a failure; one that cannot be judged is skipped, or a failure if `strict`."""
     suite = ElementTree.Element("testsuite", {"name": "layersweep", "time": f"{seconds:.1f}"})
     properties = ElementTree.SubElement(suite, "properties")
     facts = {"target": judgement["measured"]["target"], "builds": str(judgement["builds"]), "sweep": judgement["id"]}

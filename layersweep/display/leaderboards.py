@@ -1,4 +1,4 @@
-"""The leaderboard as a table: a column for each varied parameter where they fit, else a line of them under each row."""
+"""The leaderboard as a table: a column for each varied parameter if they fit, else a line of them under each row."""
 
 from __future__ import annotations
 

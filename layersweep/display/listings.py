@@ -1,4 +1,4 @@
-"""Tables of a terminal that keep words whole, and leave out what matters least where it is narrow."""
+"""Tables of a terminal that keep words whole, and leave out what matters least if it is narrow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ANY_WIDTH = 10_000
 
 
 class Listing:
-    """A table that leaves out its least important columns where the terminal is too narrow for all of them.
+    """A table that leaves out its least important columns if the terminal is too narrow for all of them.
 
     What is left is wrapped at spaces. Below the table stands what was left out.
     """
@@ -51,7 +51,7 @@ class Listing:
                 break
             left_out.append(name)
         for name in reversed(left_out.copy()):
-            # One that is small may have room where a larger one had none.
+            # One that is small may have room if a larger one had none.
             if fits(rest := [other for other in left_out if other != name]):
                 left_out = rest
         yield self._table(left_out)

@@ -22,7 +22,7 @@ CHECK_SECONDS = 5.0
 NONE_FEASIBLE = "none_feasible"
 """The end code of a sweep that completed without a trial to recommend."""
 ASKED_SECONDS = 10.0
-"""Where the output is no terminal: seconds without a line before it asks whether a trial waits for something."""
+"""If the output is no terminal: seconds without a line before it asks whether a trial waits for something."""
 SAID_SECONDS = 60.0
 """The same, before it says in any case what runs."""
 STYLES = {

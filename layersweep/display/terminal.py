@@ -16,7 +16,7 @@ from rich.text import Span, Text
 from layersweep.display.printable import is_printable, printable, printable_json
 
 LOG_WIDTH = 120
-"""Columns where nothing is a terminal, as in the log of a CI job, and COLUMNS does not say how many."""
+"""Columns if nothing is a terminal, as in the log of a CI job, and COLUMNS does not say how many."""
 
 
 class Terminal(Console):
@@ -49,7 +49,7 @@ def show_json(text: str) -> None:
 
 
 def show_data(text: str) -> None:
-    """Print what a program reads: exactly where it goes to a file or a pipe, escaped where it goes to a terminal."""
+    """Print what a program reads: unchanged if it goes to a file or a pipe, escaped if it goes to a terminal."""
     _write(printable(text) if sys.stdout is not None and sys.stdout.isatty() else text)
 
 
@@ -59,7 +59,7 @@ def show_yaml(document: Any) -> None:
 
 
 def as_yaml(document: Any) -> str:
-    """YAML as people write it; with YAML's own escapes where a text holds what a terminal obeys."""
+    """YAML as people write it; with YAML's own escapes if a text holds what a terminal obeys."""
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     return text if is_printable(text) else yaml.safe_dump(document, sort_keys=False, allow_unicode=False)
 

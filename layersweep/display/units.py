@@ -45,7 +45,7 @@ def without_shape(name: str) -> str:
 
 
 def unit(name: str) -> str:
-    """The unit that a metric's name tells; "" where it has none."""
+    """The unit that a metric's name tells; "" if it has none."""
     name = without_shape(name)
     if "_ms" in name:
         return "ms"
@@ -96,7 +96,7 @@ def figure(name: str, metrics: Mapping[str, float]) -> str:
 
 
 def number(value: float) -> str:
-    """Four significant digits, fewer where they would be zeros, without an exponent where it can be read without."""
+    """Four significant digits, fewer if they would be zeros, without an exponent if it can be read without."""
     if value == 0:
         return "0"
     if not math.isfinite(value):

@@ -27,7 +27,7 @@ class TokenRecord(TypedDict):
 
 
 class WhoAmIRecord(TypedDict):
-    """`project` is null where the token reaches all of them."""
+    """`project` is null if the token reaches all of them."""
 
     name: str
     token_id: str | None

@@ -1,4 +1,4 @@
-"""The shapes of what the service answers where a trial is measured anew and limits are judged."""
+"""The shapes of what the service answers when a trial is measured anew and limits are judged."""
 
 from __future__ import annotations
 

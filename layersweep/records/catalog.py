@@ -212,7 +212,7 @@ class WorkerRecord(TypedDict):
 
 
 class QueueEntry(TypedDict):
-    """Trials of active sweeps of one project and priority that need the same of a worker; `cause` is null where
+    """Trials of active sweeps of one project and priority that need the same of a worker; `cause` is null if
     nothing waits, or it is being taken."""
 
     project: str

@@ -16,7 +16,7 @@ class FigureNoise(TypedDict):
 
 
 class TrialNoise(TypedDict):
-    """How noisy a trial's measurement is. `judged` is `cannot` where a limit lies within the noise."""
+    """How noisy a trial's measurement is. `judged` is `cannot` if a limit lies within the noise."""
 
     cv: float
     noisy: bool

@@ -222,7 +222,7 @@ class LossSlope(TypedDict):
 
 
 class BaselineComparison(TypedDict):
-    """The recommended trial against the best model that only counts; `says` is empty where nothing is to be said."""
+    """The recommended trial against the best model that only counts; `says` is empty if nothing is to be said."""
 
     model: str
     loss_nats: float

@@ -322,7 +322,7 @@ class Configuration(TypedDict):
     inference: dict[str, Scalar | None]
     """Of several shapes the first."""
     shapes: NotRequired[list[dict[str, Scalar]]]
-    """Each with its `name`; absent where the sweep names none."""
+    """Each with its `name`; absent if the sweep names none."""
 
 
 class TrainingRecord(TypedDict):

@@ -152,7 +152,7 @@ class Sweep(Analyses):
         return read_leaderboard(self._transport, self.id, sort=sort, rows=rows, limit=limit)
 
     def export(self, file: str | os.PathLike[str], *, sort: str | None = None) -> None:
-        """Write the whole leaderboard to a file as it arrives: CSV, or JSON Lines where its name ends in .jsonl."""
+        """Write the whole leaderboard to a file as it arrives: CSV, or JSON Lines if its name ends in .jsonl."""
         kind = "jsonl" if os.fspath(file).endswith(".jsonl") else "csv"
         with files.written(Path(file)) as out:
             for chunk in self._transport.stream(self._path("/leaderboard"), params={"sort": sort, "format": kind}):
@@ -236,7 +236,7 @@ class Sweep(Analyses):
 
         `candidates`: how many, the recommended one first, as `recommendation` chooses it with the same wishes;
         `trials`: their numbers instead. Workers execute it like a sweep of its own, whose id the answer has. Raises
-        ConflictError while the sweep goes on, and where its dataset was registered without a test split.
+        ConflictError while the sweep goes on, and if its dataset was registered without a test split.
         """
         body = {"seeds": seeds, "candidates": candidates, "trials": list(trials)}
         body |= SelectionPreferences.of(prefer, within, weights).fields()
@@ -333,7 +333,7 @@ class Sweep(Analyses):
         return self
 
     def _act(self, action: str, body: Mapping[str, float] | None = None) -> Sweep:
-        # With a key it may be sent again where its answer was lost: a budget is not extended twice.
+        # With a key it may be sent again if its answer was lost: a budget is not extended twice.
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         self.record = self._transport.object("POST", self._path(f":{action}"), json=body, headers=headers)
         self._etag = None

@@ -37,7 +37,7 @@ def document_of(
 ) -> JsonObject:
     """The sweep document that measures a trial anew, for these limits, in so many builds.
 
-    `number`: the trial (None: the recommended one). It is trained a single step, or as it was where a limit is on what
+    `number`: the trial (None: the recommended one). It is trained a single step, or as it was if a limit is on what
     it learnt. Raises NotFoundError if there is no such trial, UnprocessableError for limits that cannot be judged.
     """
     sweep = sweeps.get(session, sweep_id)

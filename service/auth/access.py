@@ -110,7 +110,7 @@ class Access:
     async def caller(self, secret: str, address: str) -> Caller:
         """The caller with this token, which came from an address.
 
-        Raises UnauthorizedError with what is wrong with it, and TooManyRequestsError in its place where too many wrong
+        Raises UnauthorizedError with what is wrong with it, and TooManyRequestsError in its place if too many wrong
         ones came from there.
         """
         refusal = None if tokens.hash_of(secret) in self._known else self.limits.refusal_of(address)
@@ -155,7 +155,7 @@ class Access:
         self._looked_at = float("-inf")
 
     def _mark_seen(self, token_id: str) -> None:
-        """Keep when the token was used, where anything can be stored: reads go on without."""
+        """Keep when the token was used, if anything can be stored: reads go on without."""
         try:
             self.database.write(lambda session: tokens.mark_seen(session, token_id))
         except (DBAPIError, PoolTimeoutError) as error:

@@ -77,7 +77,7 @@ class Limits:
     def refusal_of(self, address: str) -> TooManyRequestsError | None:
         """What answers a wrong token from an address from which too many came; None if there were not.
 
-        Raises it at once where even looking at tokens costs too much: `LOOKS_PER_SECOND` are looked at, so that a right
+        Raises it at once if even looking at tokens costs too much: `LOOKS_PER_SECOND` are looked at, so that a right
         one passes that shares its address (a proxy's) with who guesses.
         """
         bucket = self._wrong_tokens.get(address)

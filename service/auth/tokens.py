@@ -38,7 +38,7 @@ class NewToken:
     project: str | None
     expires_in_days: float | None = None
     secret: str | None = None
-    """The token itself, where its maker brings it along: a deployment that is described by a file."""
+    """The token itself, if its maker brings it along: a deployment that is described by a file."""
 
 
 def create(session: Session, new: NewToken, *, made_by: str) -> tuple[Token, str]:
@@ -110,7 +110,7 @@ def find(session: Session, secret: str) -> Token | None:
 
 
 def any_exists(session: Session) -> bool:
-    """True once a token was made, even where all of them are revoked by now."""
+    """True once a token was made, even if all of them are revoked by now."""
     return session.scalar(sa.select(Token.id).limit(1)) is not None
 
 

@@ -13,7 +13,7 @@ FRACTIONS = tuple(Fraction(ninths, 9) for ninths in (1, 2, 3, 4, 6))
 """Of the budget of steps, never of time: the same training is judged at the same steps on every machine."""
 
 RECENT_SHARE = 0.5
-"""A validation loss counts at a rung where it was taken in the last half of the way to it."""
+"""A validation loss counts at a rung if it was taken in the last half of the way to it."""
 
 AVERAGED_SHARE = 0.25
 """Else the training losses of the last quarter of the way to it are averaged: single batches differ."""
@@ -31,7 +31,7 @@ class Shown:
 
 
 def rung_steps(steps: int | None) -> list[int]:
-    """The steps at which a training of so many is judged, after each of the fractions; none where steps are not set."""
+    """The steps at which a training of so many is judged, after each of the fractions; none if steps are not set."""
     return [] if steps is None else list(_rung_steps(steps))
 
 

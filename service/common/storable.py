@@ -18,7 +18,7 @@ class UnstorableError(ValueError):
 
 
 def check_storable(value: Any, path: tuple[str | int, ...] = ()) -> None:
-    """Raise UnstorableError, in words for the caller who sent `value`, where a part of it cannot be stored."""
+    """Raise UnstorableError, in words for the caller who sent `value`, if a part of it cannot be stored."""
     if len(path) > MAX_DEPTH:
         raise UnstorableError(path, f"is nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces, where `Settings.traces` asks for them. While it does not, a span costs the call of a function.
+"""OpenTelemetry traces, if `Settings.traces` asks for them. While it does not, a span costs the call of a function.
 
 FastAPI makes the spans of requests. Ours lie inside: reads and writes of the database, steps of a sweep, deliveries.
 Where they go, and how many of them, is said by OpenTelemetry's own variables (OTEL_EXPORTER_OTLP_ENDPOINT, ...).

@@ -60,7 +60,7 @@ class AuditRecord(Base):
     id: Mapped[str] = mapped_column(String(26), primary_key=True)
     created_at: Mapped[float]
     actor: Mapped[str] = mapped_column(String(128))
-    """The name of the token; `anonymous` where the service has none yet."""
+    """The name of the token; `anonymous` if the service has none yet."""
     token_id: Mapped[str | None] = mapped_column(String(26))
     project: Mapped[str | None] = mapped_column(String(64))
     action: Mapped[str] = mapped_column(String(64))

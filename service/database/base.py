@@ -61,7 +61,7 @@ class OneOf(sa.TypeDecorator[_State]):
         self.states = states
 
     def result_processor(self, dialect: sa.Dialect, coltype: object) -> Any:
-        # Where an outer join finds no row there is no state.
+        # If an outer join finds no row there is no state.
         return {None: None, **{str(state): state for state in self.states}}.__getitem__
 
 

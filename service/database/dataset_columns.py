@@ -21,7 +21,7 @@ class TextFacts(TypedDict):
 class PaddedVocabulary(TypedDict):
     vocabulary_size: int
     pad_id: NotRequired[int]
-    """Where rows differ in length."""
+    """If rows differ in length."""
 
 
 class LabelledFacts(PaddedVocabulary):
@@ -118,7 +118,7 @@ ClassShare = TypedDict("ClassShare", {"class": str, "training": int, "validation
 
 
 class Lengths(TypedDict):
-    """Of examples; percentiles where they differ."""
+    """Of examples; percentiles if they differ."""
 
     minimum: int
     mean: float

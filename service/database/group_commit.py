@@ -145,7 +145,7 @@ class _Company:
 class GroupCommitWriter:
     """Runs functions of a session in a transaction that they share.
 
-    Where one raises, nothing of that transaction stays: all are run again, each in a SAVEPOINT of its own, so that the
+    If one raises, nothing of that transaction stays: all are run again, each in a SAVEPOINT of its own, so that the
     one is undone alone. (A savepoint for each from the start would cost as much as what most of them do.) A transaction
     that loses a deadlock is run again at once; one that loses its connection, or cannot be committed, fails all of its
     functions. Results and topics are handed on only after the commit.

@@ -271,7 +271,7 @@ class ReportedLosses(Losses):
 
 class LastLosses(TypedDict, total=False):
     losses: ReportedLosses
-    """The last of those that were reported; absent where none were."""
+    """The last of those that were reported; absent if none were."""
 
 
 class TrialReport(LastLosses):

@@ -68,7 +68,7 @@ class Dataset(Base):
     """Of the arrays of all splits: the same data registered twice has the same hash."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     facts: Mapped[Facts] = mapped_column(Document)
-    """What a model needs to know: vocabulary_size, classes, sequence_length where it is fixed."""
+    """What a model needs to know: vocabulary_size, classes, sequence_length if it is fixed."""
     parts: Mapped[dict[str, StoredSplit]] = mapped_column(Document)
     """{"training": {"tokens": n, "sha256": ...}, "validation": {...}, "test": {...}}; absent splits are left out."""
     profile: Mapped[Profile] = mapped_column(Document)
@@ -414,7 +414,7 @@ class Artifact(Base):
     trial_id: Mapped[str] = mapped_column(ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     attempt: Mapped[int]
-    """It counts only where this is the trial's newest attempt, and the trial is complete."""
+    """It counts only if this is the trial's newest attempt, and the trial is complete."""
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[float]

@@ -60,7 +60,7 @@ def answer_to(error: BaseException) -> UnavailableError | None:
 
 
 def log(logger: logging.Logger, what: str, error: BaseException) -> None:
-    """Log that `what` failed: with its cause in one line where that is known, else with the traceback."""
+    """Log that `what` failed: with its cause in one line if that is known, else with the traceback."""
     cause = words_of(error)
     if cause is None:
         logger.error("%s", what, exc_info=error)

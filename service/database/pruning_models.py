@@ -33,7 +33,7 @@ class PruningDecision(Base):
     steps: Mapped[int]
     """The training's budget."""
     shown: Mapped[str] = mapped_column(String(32))
-    """Which loss of the curve: validation_loss, or training_loss where nothing was evaluated up to the step."""
+    """Which loss of the curve: validation_loss, or training_loss if nothing was evaluated up to the step."""
     loss: Mapped[float]
     known: Mapped[dict[str, float]] = mapped_column(Document)
     """The other objectives' values, as far as they were measured before the training, or predicted (`Trial.predicted`):

@@ -35,7 +35,7 @@ def retried(run: Callable[[], T]) -> T:
 
 
 def retry_if_taken(write: Callable[[], T]) -> T:
-    """Return `write()`, run again where somebody took its unique name between its look and its insert: now it is
+    """Return `write()`, run again if somebody took its unique name between its look and its insert: now it is
     found."""
     try:
         return write()

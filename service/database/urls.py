@@ -29,7 +29,7 @@ def parse(url: str) -> sa.URL:
 
 
 def shown(url: str) -> str:
-    """The URL without what is secret in it; nothing after the scheme where it is not sure what that is."""
+    """The URL without what is secret in it; nothing after the scheme if it is not sure what that is."""
     try:
         parsed = _read(url)
     except ValueError:

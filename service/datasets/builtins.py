@@ -53,7 +53,7 @@ BUILTINS: dict[str, Callable[[Path], tuple[Content, int]]] = {"python-topics": p
 def register_builtins(database: Database, settings: Settings) -> None:
     """Register what is not there yet, and put back files that were lost. Called at every start.
 
-    What was registered first stays, also where a newer release of its source has other data.
+    What was registered first stays, also if a newer release of its source has other data.
     """
     for name, make in BUILTINS.items():
         known = database.read(lambda session, name=name: _stored(session, name))

@@ -61,6 +61,6 @@ def remove_unless_needed(place: Path, is_needed: Callable[[], bool]) -> None:
             keeps = is_needed()
         finally:
             if keeps:
-                # Where it cannot be moved back, the same content was written again.
+                # If it cannot be moved back, the same content was written again.
                 with contextlib.suppress(OSError):
                     moved.replace(place)

@@ -32,8 +32,8 @@ NPZ_ARRAYS = ("tokens", "labels", "lengths", "attention_mask")
 
 @dataclass(frozen=True, slots=True)
 class LabelledRows:
-    """N examples: tokens [N, T] and the class of each. `lengths` [N] where rows differ in length (what is beyond is
-    padding); `attention_mask` [N, T, T] where the data says which token may attend to which (1: may)."""
+    """N examples: tokens [N, T] and the class of each. `lengths` [N] if rows differ in length (what is beyond is
+    padding); `attention_mask` [N, T, T] if the data says which token may attend to which (1: may)."""
 
     tokens: NDArray[Any]
     labels: NDArray[Any]

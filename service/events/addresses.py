@@ -95,7 +95,7 @@ async def resolve(host: str, port: int, allowed: Sequence[Network]) -> list[Addr
 
 
 def _unwrapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, where it stands for one."""
+    """The IPv4 address that an IPv6 address stands for, if it stands for one."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)

@@ -148,7 +148,7 @@ class WebhookSender:
             self._key = await to_thread.run_sync(server_key.read, self._settings)
         secret = webhooks.secret_of(self._key, taken.webhook_id, taken.salt)
         headers = webhooks.headers_of(secret, taken.id, int(time.time()), taken.body)
-        # So that there is time for another address where one takes no connection and says nothing.
+        # So that there is time for another address if one takes no connection and says nothing.
         connect_seconds = self._settings.webhook_seconds / (len(found) + 1)
         return await call(taken.url, host, found, headers, taken.body, tls=self._tls, connect_seconds=connect_seconds)
 

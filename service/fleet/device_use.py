@@ -36,7 +36,7 @@ def note(session: Session, worker_id: str, report: WorkerReport, project: str | 
 
 
 def fresh(reported: ReportedDeviceUse | None, time: float) -> DeviceUse | None:
-    """What was said, where that is not long ago."""
+    """What was said, if that is not long ago."""
     if reported is None or time - reported["at"] > FRESH_SECONDS:
         return None
     return DeviceUse(

@@ -316,7 +316,7 @@ def _limit_of(waiting: Waiting) -> str:
 
 
 def _note_higher_priorities(waiting: Mapping[Needs, Waiting], servings: Mapping[Needs, Serving]) -> None:
-    """Say of those that wait for a slot where trials of a higher priority wait for the same slots."""
+    """Say of those that wait for a slot whether trials of a higher priority wait for the same slots."""
     eager = [needs for needs, serving in servings.items() if waiting[needs].queued and serving.cause == "slot"]
     for needs in eager:
         own = {worker.id for worker in servings[needs].workers}

@@ -84,7 +84,7 @@ class ConditionalRead:
     ) -> Response:
         """Answer with what `load` reads, as `render` makes a response of it.
 
-        The ETag is the sweep's version, or what `version_of` says. 304 without a body where the caller has that
+        The ETag is the sweep's version, or what `version_of` says. 304 without a body if the caller has that
         version. With `Prefer: wait=N` the answer is held until the version is another one, at most N seconds. Raises
         NotFoundError.
         """

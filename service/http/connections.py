@@ -104,7 +104,7 @@ class HeaderTimeoutProtocol(HttpToolsProtocol):
             self._wait_for_head()
 
     def close_after_message(self) -> None:
-        """Close the connection, where a request still comes, when all of it has come: a reset would take the answer."""
+        """Close the connection, if a request still comes, when all of it has come: a reset would take the answer."""
         if self._message_complete:
             self.transport.close()
 

@@ -214,7 +214,7 @@ def _form(context: Mapping[str, Any]) -> str:
 
 
 def _words(error: Mapping[str, Any]) -> str:
-    """What is wrong, where the library's own words say it in its terms."""
+    """What is wrong, if the library's own words say it in its terms."""
     match error["type"]:
         case "missing":
             return "it is missing"

@@ -50,7 +50,7 @@ def once(
 
     Works inside the transaction that `make` writes in: the answer is kept if and only if its effects are. Errors are
     not kept, as they undo the transaction. Raises UnprocessableError if the key was used for another request,
-    InFlightError where another process works on the same one.
+    InFlightError if another process works on the same one.
     """
     if key is None:
         return make()

@@ -42,7 +42,7 @@ from service.settings import Settings, is_loopback
 
 COOKIE = "layersweep_token"
 GONE = 499
-"""What is logged and counted where a client went away before it had sent all: no answer reaches it."""
+"""What is logged and counted if a client went away before it had sent all: no answer reaches it."""
 LOGIN_PATH = "/login"
 
 _log = logging.getLogger("service.access")
@@ -227,7 +227,7 @@ def _complete(headers: MutableHeaders, request_id: str) -> None:
 
 
 def _refused_body(start: Message, body: TimedBody) -> ServiceError | None:
-    """Why the body was refused, where the framework says it in words of its own, whatever a handler says."""
+    """Why the body was refused, if the framework says it in words of its own, whatever a handler says."""
     if (
         start["status"] == PayloadTooLargeError.status
         and Headers(raw=start["headers"]).get("content-type") != MEDIA_TYPE

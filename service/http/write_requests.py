@@ -128,7 +128,7 @@ class WriteRequest:
         """Answer with what `make` gives, kept in its transaction; None if it gives nothing.
 
         For answers that pass, such as a lease: the same request again gets what `still` says holds of its answer, or,
-        where nothing does (None), what `make` gives then.
+        if nothing does (None), what `make` gives then.
         """
         key, digest = self.key, await self._digest()
 
@@ -159,7 +159,7 @@ class WriteRequest:
         return await self.services.read(lambda session: idempotency.kept(session, self.project, key, digest))
 
     async def keep(self, answer: Answer, *parts: bytes | str) -> None:
-        """Keep the answer for `kept`, where it could not be kept in the transaction that made it."""
+        """Keep the answer for `kept`, if it could not be kept in the transaction that made it."""
         key = self.key
         if key is not None:
             digest = await self._digest(*parts)

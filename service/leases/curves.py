@@ -27,7 +27,7 @@ _VALIDATED = Report.values["validation_loss"].as_float().is_not(None)
 
 
 def store(session: Session, trial_id: str, attempt: int, losses: Sequence[lease_schemas.Losses], time: float) -> None:
-    """Store losses by step; what a step was already reported with stays where it is not reported anew.
+    """Store losses by step; what a step was already reported with stays if it is not reported anew.
 
     A curve of more than MOST_POINTS is thinned evenly along its steps.
     """

@@ -1,6 +1,6 @@
 """The phases of an attempt, and the two orders in which they come.
 
-Where the hardware is measured first, a model that breaks a hardware constraint is never trained, and each trial is
+If the hardware is measured first, a model that breaks a hardware constraint is never trained, and each trial is
 built and measured twice. Otherwise it is trained first, and built and measured once.
 """
 
@@ -33,8 +33,8 @@ def is_hardware_first(
 ) -> bool:
     """Whether the trials of a sweep are measured before they are trained: those of a probe always are.
 
-    `wish`: its `search.hardware_first`; None, of a sweep that is older than that field, is `auto`: only where a
-    constraint can end a trial by what is measured, or where the document names a `pruner`, which has to know the
+    `wish`: its `search.hardware_first`; None, of a sweep that is older than that field, is `auto`: only if a
+    constraint can end a trial by what is measured, or if the document names a `pruner`, which has to know the
     `objectives` (their metrics) that are measured.
     """
     if task == "probe" or wish in ("always", "never"):

@@ -1,11 +1,11 @@
-"""The queue of trials: claimed by workers, cancelled, reopened, and ended where their leases lapse too often.
+"""The queue of trials: claimed by workers, cancelled, reopened, and ended if their leases lapse too often.
 
     queued ──claim──▶ running ──finish──▶ complete | infeasible | pruned | failed
        ▲                │ │ └──cancel──▶ cancelled
        └────release─────┘ └──a lapsed lease is claimed again: another attempt, and charged; too many: failed
 
-Where a sweep that ended is extended, what was cancelled or had failed may be reopened: queued again. So is what a
-pruner has stopped, where it is promoted.
+If a sweep that ended is extended, what was cancelled or had failed may be reopened: queued again. So is what a
+pruner has stopped, if it is promoted.
 
 Leases are written here, in `service.leases.holders` and in `service.leases.transitions`, and nowhere else. A lease is
 fenced by the attempt's number. Time is the database's. Locks are taken sweep before trial, in the order of
@@ -64,7 +64,7 @@ def claim_several(session: Session, worker_id: str, lease_seconds: float, at_mos
     """Give claimable trials of the worker's targets to it, as many as its free slots and `at_most` allow.
 
     Claimable is what is queued in an active sweep below its parallel limit and its project's quota, or running with a
-    lapsed lease, where the sweep's target is of the worker's `RESULTS_VERSION`. What has lapsed comes first. Then
+    lapsed lease, if the sweep's target is of the worker's `RESULTS_VERSION`. What has lapsed comes first. Then
     sweeps take turns: by priority, of equal priority the one that runs the fewest trials, of these the oldest.
     A claim that shares its transaction may come too late for what it saw, and so may one beside another of the same
     worker: it is given nothing, though there may be more.
@@ -210,7 +210,7 @@ class _Claims:
         self._had_room = set[Claimant]()
 
     def take(self) -> list[list[lease_schemas.Lease]]:
-        """Take trials of the sweeps that are locked, for each claim; none where another transaction claims for its
+        """Take trials of the sweeps that are locked, for each claim; none if another transaction claims for its
         worker, or that is unknown or has signed off."""
         given: list[list[lease_schemas.Lease]] = [[] for _ in self._claims]
         if not given:

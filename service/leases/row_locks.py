@@ -190,7 +190,7 @@ class Claims(_LeaseNeeds):
 def take(session: Session, *needs: RenewsLease | ChangesTrial | Claims) -> Held | None:
     """Hold what `needs` name until the transaction ends; None if the database needs no locks.
 
-    Where writes share the transaction that was done before the first of them.
+    If writes share the transaction that was done before the first of them.
     """
     connection = session.connection()
     if connection.dialect.name != "postgresql":

@@ -84,7 +84,7 @@ ENTER_FIRST = _ENTER.where(
     running_count=_SWEEPS.c.running_count + _integer("trials"),
     counts=moved(_SWEEPS.c.counts, _text("old_state"), _text("new_state"), _integer("trials")),
 )
-"""So many more trials of the sweep run, where there is room."""
+"""So many more trials of the sweep run, if there is room."""
 ENTER_AGAIN = _ENTER
 """Trials that count as running get another attempt."""
 

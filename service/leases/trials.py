@@ -73,7 +73,7 @@ def page(
 
 
 def trainings(session: Session, trial: Trial) -> list[lease_schemas.Training]:
-    """The trial's own training and its replicates; empty where it was trained once."""
+    """The trial's own training and its replicates; empty if it was trained once."""
     replicates = session.scalars(
         sa.select(Trial)
         # Their numbers are below 0: by the index of numbers, the others are not looked at.

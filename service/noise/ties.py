@@ -44,7 +44,7 @@ def tied_with_the_front(session: Session, sweep: Sweep, trials: Sequence[Trial])
 
 
 def all_tied_with_the_front(session: Session, sweep: Sweep) -> set[str]:
-    """The ids of those of the whole sweep; none where more than MOST_COMPARED are ranked behind the front."""
+    """The ids of those of the whole sweep; none if more than MOST_COMPARED are ranked behind the front."""
     behind = Trial.sweep_id == sweep.id, Trial.pareto_rank > FRONT
     # Asked first: a large sweep's trials would be read for nothing.
     one_too_many = session.scalars(sa.select(Trial.id).where(*behind).offset(MOST_COMPARED).limit(1)).first()

@@ -46,7 +46,7 @@ NAMES = (
     "validation.npz",
     "run.py",
 )
-"""What a worker may leave; those of a prompt and a step, where texts are generated."""
+"""What a worker may leave; those of a prompt and a step, if texts are generated."""
 CHUNK_BYTES = 1 << 20
 
 
@@ -155,7 +155,7 @@ def training_state(session: Session, trial_id: str, attempt: int) -> Artifact:
 
 
 def read(settings: Settings, row: Artifact) -> Iterator[bytes]:
-    """The bytes of an artifact, piece by piece. Raises NotFoundError before the first where the store has lost it."""
+    """The bytes of an artifact, piece by piece. Raises NotFoundError before the first if the store has lost it."""
     files, root = _files(settings)
     place = _ArtifactPath.of(row)
     for path in (place.path(root), place.earlier_path(root)):

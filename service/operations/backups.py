@@ -184,7 +184,7 @@ def _write(part: Path, snapshot: Path, data_dir: Path, files: Sequence[Path]) ->
         tar.add(snapshot, DATABASE)
         for relative in files:
             name = str(PurePosixPath(FILES, *relative.parts))
-            # What was deleted since the folder was listed is missed below, where the database names it.
+            # What was deleted since the folder was listed is missed below, if the database names it.
             with contextlib.suppress(FileNotFoundError):
                 entry = _described(data_dir / relative)
                 tar.add(data_dir / relative, name)

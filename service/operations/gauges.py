@@ -119,7 +119,7 @@ _QUEUE_LABELS = (
 
 
 def _queue_labels(waiting: QueueEntry) -> list[str]:
-    """What waiting trials need, and why nothing takes them; empty where that is not known, or where they are taken."""
+    """What waiting trials need, and why nothing takes them; empty if that is not known, or if they are taken."""
     values = (
         waiting.project,
         waiting.priority,

@@ -21,7 +21,7 @@ PRUNE_SECONDS = 86_400.0
 STEP_SECONDS = 1.0
 """Between two steps of pruning, so that requests are not kept waiting."""
 STOP_SECONDS = 5.0
-"""How long a stop waits for what is being cleared away: nothing is lost where it is cut short."""
+"""How long a stop waits for what is being cleared away: nothing is lost if it is cut short."""
 
 _log = logging.getLogger(__name__)
 

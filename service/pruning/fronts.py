@@ -20,7 +20,7 @@ def bound_of(others: Floats, costs: Floats, at: Floats) -> float:
     """What a training has to stay below to be on the front: the least cost of those at least as good elsewhere.
 
     `others` [trials, other objectives] and `costs` [trials] are those of the feasible complete trials; `at` are the
-    costs of this one in the other objectives. Infinite where nothing is as good: then it is on the front in any case.
+    costs of this one in the other objectives. Infinite if nothing is as good: then it is on the front in any case.
     """
     rivals = (others <= at).all(axis=1)
     return float(costs[rivals].min()) if rivals.any() else math.inf

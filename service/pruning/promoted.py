@@ -13,7 +13,7 @@ from service.pruning.decisions import PRUNE
 
 MOST_KEPT_BYTES = 20 << 30
 """Of states of stopped trainings of a sweep: about three times its weights each. What comes later is not kept, and
-begins anew where it is promoted."""
+begins anew if it is promoted."""
 
 IS_STOPPED = sa.and_(
     Trial.state == TrialState.PRUNED,

@@ -122,7 +122,7 @@ def baselines(report: Report) -> list[Bar]:
     if report.dataset is None:
         return []
     losses: Mapping[str, float] = report.dataset.profile.get("baselines_nats") or {}
-    # Profiles of before have -0.0 where a model is always right.
+    # Profiles of before have -0.0 if a model is always right.
     bars = [(name, loss + 0.0, False) for name, loss in losses.items()]
     own = None if report.recommendation is None else report.recommendation.trial.metrics.get("validation_loss")
     if own is not None:

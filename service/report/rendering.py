@@ -64,7 +64,7 @@ class ReportView:
     shapes: ShapeTable | None
     """The recommended trial's figures at each shape."""
     served: ShapeTable | None
-    """Its prompts and steps, where it generates."""
+    """Its prompts and steps, if it generates."""
     parameters: list[str]
     """Those in which the front differs."""
     short_names: Mapping[str, str]
@@ -166,7 +166,7 @@ def _shapes(report: Report) -> ShapeTable | None:
 
 
 def _split(name: str, split: StoredSplit) -> str:
-    """How much a split of the data has: tokens where it is a text, else examples."""
+    """How much a split of the data has: tokens if it is a text, else examples."""
     if tokens := split.get("tokens"):
         return f"{name} {tokens:,} tokens"
     return f"{name} {split.get('examples') or 0:,} examples"

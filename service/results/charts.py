@@ -229,7 +229,7 @@ class Histogram:
 def histogram(samples_ms: Sequence[float], percentiles: Mapping[str, float]) -> Histogram | None:
     """The histogram of latency samples. The slowest 0.5 % may lie outside: the picture is of the rest.
 
-    Where the slowest are many times slower than the median, all beyond SLOW_RATIO medians lie outside and are counted.
+    If the slowest are many times slower than the median, all beyond SLOW_RATIO medians lie outside and are counted.
     """
     samples = np.asarray([sample for sample in samples_ms if _is_measurable(sample)], dtype=float)
     if len(samples) < 2:

@@ -44,7 +44,7 @@ _FACTS = (Trial.id, Trial.number, Trial.state, Trial.pareto_rank, Trial.feasible
 class Column:
     """One parameter or metric of every trial.
 
-    Numbers are themselves and NaN where a trial has none. Words are the position in `labels`, which are sorted.
+    Numbers are themselves and NaN if a trial has none. Words are the position in `labels`, which are sorted.
     """
 
     values: Floats
@@ -108,7 +108,7 @@ class Columns:
         return len(self.ids)
 
     def named(self, name: str) -> Column:
-        """The metric or parameter of that name; empty where no trial has it."""
+        """The metric or parameter of that name; empty if no trial has it."""
         return self.values.get(name) or Column.empty(len(self))
 
     def in_state(self, *states: TrialState) -> NDArray[np.bool_]:
@@ -248,7 +248,7 @@ def _parameters(rows: Sequence[ParameterValues | None], names: Iterable[str]) ->
 def _renewed(session: Session, sweep: Sweep, known: Columns, version: tuple[int, int]) -> Columns:
     """The columns with what changed since: trials that events name, and ranks that may have moved.
 
-    Where much changed, all are read afresh, and their values when they are asked for.
+    If much changed, all are read afresh, and their values when they are asked for.
     """
     happened = (
         sa.select(Event.trial_id)

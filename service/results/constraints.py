@@ -53,7 +53,7 @@ class _Judged:
 
 @dataclass(frozen=True)
 class _Limit:
-    """A constraint, and the limit on one metric that it is, where it is one."""
+    """A constraint, and the limit on one metric that it is, if it is one."""
 
     constraint: Constraint
 
@@ -63,12 +63,12 @@ class _Limit:
 
     @cached_property
     def of_metric(self) -> MetricLimit | None:
-        """None, too, where its violations are not in the metric's unit."""
+        """None, too, if its violations are not in the metric's unit."""
         limit = self.constraint.metric_limit()
         return limit if limit is not None and limit.is_in_unit else None
 
     def amount(self, by: float) -> str:
-        """How much a violation is, in the metric's unit where it has one; else a bare number."""
+        """How much a violation is, in the metric's unit if it has one; else a bare number."""
         return formatting.number(by) if self.of_metric is None else formatting.metric(self.of_metric.metric, by)
 
     def miss(self, trial: _Judged) -> float:
@@ -80,7 +80,7 @@ class _Limit:
         return measured if end is None else max(measured, self.of_metric.slope * (end - self.of_metric.value))
 
     def reach(self, trial: _Judged) -> str | None:
-        """`the interval of trial 6 reaches to 0.1218 ms`, where its noise is what it misses the limit by."""
+        """`the interval of trial 6 reaches to 0.1218 ms`, if its noise is what it misses the limit by."""
         end = self._end(trial)
         if self.of_metric is None or end is None or self.miss(trial) <= trial.violations[self.text]:
             return None

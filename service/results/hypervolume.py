@@ -95,7 +95,7 @@ def _points(dimensions: int) -> Floats:
 
 
 def _dominated_since(costs: Floats) -> NDArray[np.intp]:
-    """For each point of the box, which trial (by position) dominates it first; their number where none does."""
+    """For each point of the box, which trial (by position) dominates it first; their number if none does."""
     points = _points(costs.shape[1])
     since = np.full(POINTS, len(costs), dtype=np.intp)
     remaining = np.arange(POINTS)

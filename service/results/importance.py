@@ -5,7 +5,7 @@ trials: among the best two) and among all of them (Watanabe, Bansal and Hutter 2
 what was tried, not about cause.
 
 How sure each is: its interval over bootstrap resamples of the trials (Efron 1979), and the noise, which is what it
-reaches where the objective is shuffled among the trials, so that no parameter has an effect.
+reaches if the objective is shuffled among the trials, so that no parameter has an effect.
 """
 
 from __future__ import annotations

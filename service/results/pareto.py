@@ -126,7 +126,7 @@ class Ranking:
     def _first_level_beside(self, cost: NDArray[np.float64]) -> int:
         """The first level of which no member dominates `cost`: levels that dominate it all come before, so halve."""
         low, high = 0, len(self._levels)
-        # Where all levels are there, most points lie behind the last of them.
+        # If all levels are there, most points lie behind the last of them.
         middle = high - 1 if high == self._most_levels else high // 2
         while low < high:
             members = self._costs[self._levels[middle]]

@@ -1,4 +1,4 @@
-"""Which trials a picture shows where there are too many to draw: the whole front, and the rest evenly by number."""
+"""Which trials a picture shows when there are too many to draw: the whole front, and the rest evenly by number."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ class Selection:
 
 
 def full_name(query: str, name: str, metrics: MetricNames, parameters: Sequence[str]) -> str:
-    """A metric's name with its shape, or a parameter's path, whose last parts are enough where they fit no other.
+    """A metric's name with its shape, or a parameter's path, whose last parts are enough if they fit no other.
 
     Raises UnprocessableError, at the query's parameter `query`, if they fit several.
     """
@@ -277,7 +277,7 @@ def select(
     """The trials that `filters` keep, by `sort`: rank, number, a metric or a parameter; a '-' before it turns it.
 
     RECOMMENDED: the trials `first` (ids) in that order, the others by rank and within a rank by their distance to the
-    front's ideal point. Ties go to the first objective where ranks are equal, then to the lower number. What lacks the
+    front's ideal point. Ties go to the first objective if ranks are equal, then to the lower number. What lacks the
     value comes last, whichever way it is sorted. `columns` have what is `needed`.
     """
     name, descending = sort.removeprefix("-"), sort.startswith("-")

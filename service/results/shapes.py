@@ -15,7 +15,7 @@ from service.results.charts import LEFT, RIGHT, TOP, WIDTH, Frame
 
 FORWARD = ("latency_ms_p50", "latency_ms_p99", "throughput_per_s", "memory_bytes")
 GENERATED = ("decode_ms_per_token_p50", "decode_ms_per_token_p99", "prefill_ms_p50", "tokens_per_s", "memory_bytes")
-"""The columns, where a trial has them: of sequences that are read at once, and where texts are generated. A mark is at
+"""The columns, if a trial has them: of sequences that are read at once, and if texts are generated. A mark is at
 the first of them, and its whisker reaches to the second."""
 
 SERVED = (
@@ -81,7 +81,7 @@ def shape_table(configuration: Configuration, metrics: Mapping[str, float]) -> S
 
 
 def served_table(configuration: Configuration, metrics: Mapping[str, float]) -> ShapeTable | None:
-    """Prompts and steps of a trial that generates, at each of its shapes, or in a row without a name where it has one;
+    """Prompts and steps of a trial that generates, at each of its shapes, or in a row without a name if it has one;
     None if sequences are read at once."""
     inference = configuration["inference"]
     if not is_generated(inference):

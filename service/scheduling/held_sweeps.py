@@ -31,7 +31,7 @@ class HeldSweep:
     not_before: float = -math.inf
     """When its next step may begin (monotonic clock)."""
     batches_until: float | None = None
-    """When its next step is due, where endings are worked in by the batch (monotonic clock)."""
+    """When its next step is due, if endings are worked in by the batch (monotonic clock)."""
     has_more: bool = False
     """Its last step left something to do."""
     is_outdated: bool = True
@@ -61,7 +61,7 @@ class HeldSweeps:
         self._lock = threading.Lock()
 
     def of(self, sweep_id: str) -> HeldSweep:
-        """The sweep with this id, new where it is not known."""
+        """The sweep with this id, new if it is not known."""
         with self._lock:
             return self._held.setdefault(sweep_id, HeldSweep(sweep_id))
 

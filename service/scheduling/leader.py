@@ -40,7 +40,7 @@ from service.settings import Settings
 from service.sweeps import slot_shares, sweeps, targets, transfer
 
 BATCH_SECONDS = 0.25
-"""How far apart a sweep's steps are where they may be, unless a worker waits for a trial: what ends meanwhile is worked
+"""How far apart a sweep's steps are if they may be, unless a worker waits for a trial: what ends meanwhile is worked
 in together."""
 SHARES_SECONDS = 0.25
 """How far apart a busy process looks at the workers and at who shares their slots; an idle one looks whenever it looks
@@ -154,7 +154,7 @@ class Leader(ABC):
                     self._is_full = True
                     break
                 thread = threading.Thread(target=self._run_step, args=(held,), name=f"step {held.id}", daemon=True)
-                # Not before it runs: where the system has no thread left, the sweep is tried again.
+                # Not before it runs: if the system has no thread left, the sweep is tried again.
                 thread.start()
                 self._steps[thread] = held
 
@@ -295,7 +295,7 @@ class Leader(ABC):
         if update.used_up is not None and changes.termination is None:
             changes.termination = scheduler.end(update.used_up)
         ended = update.state not in GOING_SWEEPS
-        # What was looked at is stored too where nothing came of it: an ending must not count as waiting.
+        # What was looked at is stored too if nothing came of it: an ending must not count as waiting.
         is_owed = (ended or update.events) and scheduler.stored_sequence < changes.scheduled_sequence
         if changes.is_empty and not is_owed:
             return False, changes.unfinished
@@ -341,7 +341,7 @@ class Leader(ABC):
         return held.scheduler
 
     def _has_target(self, held: HeldSweep, epoch: int) -> bool:
-        """Whether the sweep's target is known; where it is not, look for it among the workers that are alive."""
+        """Whether the sweep's target is known; if it is not, look for it among the workers that are alive."""
         alive_seconds, sweep_id = self._settings.worker_alive_seconds, held.id
         found = self._database.read(lambda session: repository.find_target(session, sweep_id, alive_seconds))
         if found is None:

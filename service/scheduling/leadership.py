@@ -17,7 +17,7 @@ class StaleLeaderError(Exception):
 
 
 def acquire(session: Session, sweep_id: str, leader_id: str, leader_seconds: float) -> int | None:
-    """Become the sweep's leader and return the new epoch; None while another leads it, or where it is gone."""
+    """Become the sweep's leader and return the new epoch; None while another leads it, or if it is gone."""
     return session.scalar(
         sa.update(Sweep)
         .where(Sweep.id == sweep_id, may_lead(leader_id))

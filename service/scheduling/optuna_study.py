@@ -54,7 +54,7 @@ _LEARNS_FROM_COMPLETE_ONLY = ("gp", "nsga2")
 
 _STARTS_AT_RANDOM = ("random", "tpe", "nsga2", "gp")
 _TPE_STARTS, _TPE_STARTS_OF_LAYERS = 10, 30
-"""Ended trials from which on TPE suggests; the second where layers are drawn level first, which is better than what it
+"""Ended trials from which on TPE suggests; the second if layers are drawn level first, which is better than what it
 learns of many layers from ten."""
 
 STARTS, LEVEL_FIRST = "starts", "level_first"

@@ -66,7 +66,7 @@ class KnownPoint:
 def total_violation(violations: Iterable[float]) -> float:
     """One figure of several constraints, <= 0 if all are kept: samplers compare it, units differ.
 
-    The sum of what is broken; where nothing is, how near the nearest bound is.
+    The sum of what is broken; if nothing is, how near the nearest bound is.
     """
     scaled = [math.copysign(math.log1p(abs(violation)), violation) for violation in violations]
     broken = [violation for violation in scaled if violation > 0]
@@ -105,7 +105,7 @@ class Proposals:
         judge_hardware: Callable[[Point], Rejection | None] = lambda point: None,
     ) -> None:
         """`in_order`: the study is the grid's; `grid`: where to go on (default: at its beginning); `progressed` is
-        called for each point that is looked at; `judge_hardware` says why a new point is not worth a build, where that
+        called for each point that is looked at; `judge_hardware` says why a new point is not worth a build, if that
         is known."""
         self._space = search_space.space
         self._starts = search_space.starts

@@ -211,7 +211,7 @@ def load(session: Session, sweep_id: str, *, max_attempts: int, lookahead: int) 
 def store(session: Session, sweep_id: str, epoch: int, stored_sequence: int, changes: Changes) -> int:
     """Write the changes and return the sequence of the newest event.
 
-    Raises StaleLeaderError, and nothing is written, where another leader came, the sweep has moved on, or it has ended
+    Raises StaleLeaderError, and nothing is written, if another leader came, the sweep has moved on, or it has ended
     while more trials were to be added. The sweep is locked first, as `service.leases.row_locks` says.
     """
     connection = session.connection()

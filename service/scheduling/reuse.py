@@ -72,7 +72,7 @@ def judge_source(
 ) -> Reused | None:
     """The source under this sweep's objectives and constraints; None if it does not say enough, so that it must run.
 
-    A complete source needs every metric that is asked for. An infeasible one was not trained: it answers only where a
+    A complete source needs every metric that is asked for. An infeasible one was not trained: it answers only if a
     hardware constraint of this sweep is broken, too. What cannot be judged by it is measured again: near another
     sweep's limits, or when the machine is quieter, it may come out.
     """

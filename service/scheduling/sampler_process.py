@@ -1,6 +1,6 @@
 """Studies in processes of their own: while a sampler computes, it keeps no request from the interpreter.
 
-The rows are the truth: where a process dies, or is stopped because a call took too long, its studies are built again
+The rows are the truth: if a process dies, or is stopped because a call took too long, its studies are built again
 from them, in a new one.
 """
 

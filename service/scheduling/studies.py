@@ -28,8 +28,8 @@ class TrialResult:
     """What a sampler learns of one of its suggestions.
 
     `complete` has `values` in the order of the objectives; `infeasible` was not measured to the end because it breaks a
-    rule or a constraint; `pruned` was stopped early, and has `values` where a pruner expected some; `failed` teaches
-    nothing. `spread` is the standard deviation of the value that the training decides, where it is known: of one that a
+    rule or a constraint; `pruned` was stopped early, and has `values` if a pruner expected some; `failed` teaches
+    nothing. `spread` is the standard deviation of the value that the training decides, if it is known: of one that a
     pruner expected, or of a mean over several trainings. `violation` says how far the constraints are broken (<= 0: all
     are kept).
     """
@@ -120,7 +120,7 @@ class Study(Protocol):
         ...
 
     def ask(self, chosen: Mapping[str, Scalar] | None = None) -> Suggestion:
-        """Suggest the next point; where `chosen` is given, the sampler learns that this point is tried instead."""
+        """Suggest the next point; if `chosen` is given, the sampler learns that this point is tried instead."""
         ...
 
     def tell(self, ask: int, result: TrialResult) -> None:

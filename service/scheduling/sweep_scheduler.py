@@ -1,7 +1,7 @@
 """The scheduler of one sweep: its events are worked in one after the other, and each is followed by new asks.
 
 What is asked depends only on the order of the events, never on when they are read; a sampler that learns nothing from
-them is asked further ahead where they come quickly. Nothing is written here: `Changes` says what is to be.
+them is asked further ahead if they come quickly. Nothing is written here: `Changes` says what is to be.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ class SweepScheduler:
         return changes
 
     def end(self, reason: str) -> Termination:
-        """How the sweep ends where `reason` lets nothing more be asked: it failed if every trial that ended did."""
+        """How the sweep ends if `reason` lets nothing more be asked: it failed if every trial that ended did."""
         history = self._history
         if not history.failed or len(history.failed) < history.spent - len(history.outstanding):
             return Termination(SweepState.COMPLETED, reason)
@@ -268,7 +268,7 @@ class SweepScheduler:
             changes.replicates[replicate_id] = replicate
 
     def _ask_for(self, missing: int, changes: Changes, find_sources: FindSources, deadline: float) -> list[str]:
-        """Ask for so many new trials; fewer where the step takes long, which changes no suggestion."""
+        """Ask for so many new trials; fewer if the step takes long, which changes no suggestion."""
         asked: list[str] = []
         for _ in range(missing):
             self._progressed()
@@ -285,7 +285,7 @@ class SweepScheduler:
         return asked
 
     def _look_ahead(self, events: Sequence[SweepEvent]) -> None:
-        """As far as trials end quickly, where that changes no suggestion: workers then wait for no step."""
+        """As far as trials end quickly, if that changes no suggestion: workers then wait for no step."""
         if self.batches:
             ended = sum(event.trial_id is not None for event in events)
             # Trials end in bursts: what was needed a moment ago is needed again, until it was not for a while.

@@ -163,7 +163,7 @@ class Changes:
 
     @property
     def event_count(self) -> int:
-        """Events that tell of these changes, where the sweep goes on."""
+        """Events that tell of these changes, if the sweep goes on."""
         return len(self.trials) + len(self.replicates) + sum(map(len, self.means.values()))
 
     @property

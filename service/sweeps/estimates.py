@@ -44,7 +44,7 @@ SIZE_REACH = 10.0
 POINTS = 60
 TRIES = 2000
 FEWEST_POINTS = 5
-"""Points that the estimate rests on, where there are as many, however long they take."""
+"""Points that the estimate rests on, if there are as many, however long they take."""
 SECONDS = 1.0
 """Of this thread's CPU time, after which it rests on as many points as it has."""
 _BACKWARD = 3.0

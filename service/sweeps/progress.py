@@ -25,7 +25,7 @@ class ProgressRate:
 
 
 def progress_rate(session: Session, sweep: Sweep) -> ProgressRate | None:
-    """The progress rate of a running sweep; None before two trials ended, and where nothing is left to do."""
+    """The progress rate of a running sweep; None before two trials ended, and if nothing is left to do."""
     ended = sum(int(sweep.counts.get(name, 0)) for state in ENDED_TRIALS for name in (state, f"{REPLICATE}{state}"))
     left = int(sweep.budget.get("trials", 0)) - ended
     if sweep.state != SweepState.ACTIVE or left <= 0:

@@ -1,8 +1,8 @@
-"""How many trials of a sweep may run at once where its budget says `parallel: auto`: its share of the workers' slots.
+"""How many trials of a sweep may run at once if its budget says `parallel: auto`: its share of the workers' slots.
 
 The slots of the living workers that serve a target are shared evenly between the active `auto` sweeps of that target
 that have the same priority, each at least 1, and no more than the quota of its project. A sweep of a lower priority has
-a share of all slots too: it is given what the others leave, and no slot stays free where they leave some. A worker of a
+a share of all slots too: it is given what the others leave, and no slot stays free if they leave some. A worker of a
 project serves the sweeps of that project alone, and one of another `RESULTS_VERSION` than a sweep's target does not
 serve it, nor one without a label that the sweep asks for. The number stands in `Sweep.effective_parallel`; each change
 is an event, at which a study that is built again asks as the first one did.
@@ -119,7 +119,7 @@ def outdated(session: Session, alive_seconds: float) -> set[str]:
 
 
 def update(session: Session, sweep_id: str, epoch: int, alive_seconds: float) -> None:
-    """Give the sweep its share and say so, where it has another number. Nothing is written for who leads no more."""
+    """Give the sweep its share and say so, if it has another number. Nothing is written for who leads no more."""
     numbers = _numbers(session)
     before = next((number for sharer, number in numbers.items() if sharer.id == sweep_id), None)
     if before is None:

@@ -73,7 +73,7 @@ def insert(
     source: str | None = None,
     tags: Sequence[str] = (),
 ) -> Sweep:
-    """Store a new sweep; `source`: the text of its document, where it is kept.
+    """Store a new sweep; `source`: the text of its document, if it is kept.
 
     Raises ConflictError if its dataset or a checkpoint was deleted, ForbiddenError for a priority that it may not have.
     """

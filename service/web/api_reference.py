@@ -215,7 +215,7 @@ def _operation(method: str, path: str, operation: DescribedOperation, caller: _C
 
 
 def _example(content: Mapping[str, MediaType]) -> Example | None:
-    """The example of a body that is text: as YAML where that is read, else as JSON."""
+    """The example of a body that is text: as YAML if that is read, else as JSON."""
     for media, facts in sorted(content.items(), key=lambda each: each[0] == JSON):
         example = facts.get("example")
         if example is not None and media != FORM:

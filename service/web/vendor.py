@@ -55,7 +55,7 @@ def packages() -> list[VendoredPackage]:
 
 
 def problems() -> list[str]:
-    """What differs between the folder and the manifest; empty where they agree."""
+    """What differs between the folder and the manifest; empty if they agree."""
     recorded = {file["name"]: file["sha256"] for package in packages() for file in package["files"]}
     present = {path.name: _sha256(path.read_bytes()) for path in FOLDER.iterdir() if path != MANIFEST}
     missing = [f"{name} is missing" for name in recorded if name not in present]

@@ -21,7 +21,7 @@ class DataError(Exception):
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Examples [B, ...]: a model's inputs by name; targets int32 and weights float32 of its logits' leading shape,
-    [B, T] or, where an example has one target, [B]. What has weight 0 is padding."""
+    [B, T] or, if an example has one target, [B]. What has weight 0 is padding."""
 
     inputs: Mapping[str, NDArray[Any]]
     targets: NDArray[np.int32]

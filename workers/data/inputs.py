@@ -14,7 +14,7 @@ from layers.signature import Signature
 from workers.data.batches import Batches
 
 INPUT_SETS = 4
-"""Batches that a measurement rotates over, where there are so many."""
+"""Batches that a measurement rotates over, if there are so many."""
 
 PROBE_SEED = 0
 

@@ -105,7 +105,7 @@ class DeviceUse(TypedDict):
 
 
 class DeviceMeter:
-    """How busy devices were lately: by the driver where it counts, else by the attempts at work. Used by one thread."""
+    """How busy devices were lately: by the driver if it counts, else by the attempts at work. Used by one thread."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@
 this process's first; its graph and its engine are files of shards (parallel/).
 
 A measurement may name what to `load` first: {runtime, engine, options, devices?}. It is then answered by {loaded,
-measured}. Where a load needs the device alone, because of how memory is weighed, both are one turn.
+measured}. If a load needs the device alone, because of how memory is weighed, both are one turn.
 
 What uses the device takes `turns?`, the device's files (turns/arbitration.py): it is done when it is its turn. Progress
 says {waiting} until then, and {waited_seconds} after it (turns/request_turn.py).
@@ -94,7 +94,7 @@ class Verbs:
         self._guards = Guards()
 
     def preload(self, runtime: str, turns: str | None = None) -> None:
-        """Import a runtime before it is asked for. Where that fails, the request says so.
+        """Import a runtime before it is asked for. If that fails, the request says so.
 
         `turns`: the files of a device that the import computes on, which it shares.
         """
@@ -312,7 +312,7 @@ class Verbs:
 
 
 def _opened(runtime: str, *devices: str) -> Engine:
-    """An engine of a runtime, which devices share where some are named. Raises RequestError("unsupported")."""
+    """An engine of a runtime, which devices share if some are named. Raises RequestError("unsupported")."""
     if devices:
         return SharedEngine(runtime, devices)
     module, name = RUNTIMES[runtime]

@@ -131,12 +131,12 @@ class Engine(ABC):
     """Share of the time before which no measurement of a tail stops. All of it on a CPU: other programs come in bursts,
     and a calm part between two says nothing of them."""
     build_turn: BuildTurn | None = None
-    """How the device is had from `before_timing` to the end of a build: alone where the builder times kernels there,
-    shared where it only computes there. None: not at all."""
+    """How the device is had from `before_timing` to the end of a build: alone if the builder times kernels there,
+    shared if it only computes there. None: not at all."""
     untimed_levels: frozenset[int] = frozenset()
     """Values of `optimization_level` at which the builder compares no times: such a build is stoppable."""
     load_turn: TurnKind | None = None
-    """The same while an engine is loaded: alone where `memory_in_use` counts what other processes take, too."""
+    """The same while an engine is loaded: alone if `memory_in_use` counts what other processes take, too."""
 
     def __init__(self) -> None:
         self.before_timing: Callable[[], object] = lambda: None
@@ -270,7 +270,7 @@ class Engine(ABC):
         return {"runtime": self.runtime}
 
     def device_state(self) -> DeviceState:
-        """Clocks, temperature and the like of the device now; empty where it does not say."""
+        """Clocks, temperature and the like of the device now; empty if it does not say."""
         return {}
 
     def memory_in_use(self) -> int:
@@ -328,7 +328,7 @@ class Engine(ABC):
             raise invalid("no engine is loaded: send load first")
 
     def checked_inputs(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The inputs, contiguous and in the engine's order; raises where a name, dtype or shape is not the engine's."""
+        """The inputs, contiguous and in the engine's order; raises if a name, dtype or shape is not the engine's."""
         self.require_loaded()
         checked = {spec.name: checked_array(inputs, spec) for spec in self.inputs}
         if unknown := sorted(set(inputs) - set(checked)):

@@ -144,7 +144,7 @@ def in_order(percentiles: Mapping[str, Interval]) -> dict[str, Interval]:
 def interval(samples_ms: Samples, figure: str) -> Interval:
     """The figure of the samples of one process, in ms.
 
-    Where the measurement is too short for one of the ranks, the interval reaches as far beyond the slowest run as that
+    If the measurement is too short for one of the ranks, the interval reaches as far beyond the slowest run as that
     lies from the other end; beyond the fastest one by the same factor.
     """
     count = len(samples_ms)

@@ -44,7 +44,7 @@ def evaluate(
 
     `batches`: `targets` and `weights` [N, ...] and the engine's inputs by name [N, ...], N batches each; an engine with
     one input may find it under `inputs`. Reports progress {batch, batches}. `give_way` is called before each batch.
-    Raises RequestError: "invalid" where arrays are missing or do not fit, "internal" where a sum is not finite.
+    Raises RequestError: "invalid" if arrays are missing or do not fit, "internal" if a sum is not finite.
     """
     engine.require_loaded()
     inputs = dict(batches)

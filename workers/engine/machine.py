@@ -32,7 +32,7 @@ def usable_cpus() -> int:
 
 
 def usable_memory_bytes() -> int:
-    """Memory that this process can have: the machine's, or its control group's where that is less."""
+    """Memory that this process can have: the machine's, or its control group's if that is less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -86,7 +86,7 @@ def involuntary_switches() -> int:
 
 
 def _resident_bytes() -> int:
-    """Where there is no smaps_rollup: resident memory, else its peak (which growth still shows in a fresh process)."""
+    """If there is no smaps_rollup: resident memory, else its peak (which growth still shows in a fresh process)."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

@@ -54,7 +54,7 @@ def gpus() -> list[Gpu]:
 
 
 def link(uuids: Sequence[str]) -> str:
-    """How GPUs are connected: NVLink where each two of them are, else PCIe, as far as NVML says."""
+    """How GPUs are connected: NVLink if each two of them are, else PCIe, as far as NVML says."""
     with suppress(ImportError), _nvml() as nvml, suppress(nvml.NVMLError, AttributeError):
         handles = [nvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids]
         statuses = [
@@ -112,7 +112,7 @@ def _samples(nvml: Any, handle: Any, after: int) -> list[Any]:
     try:
         _, found = nvml.nvmlDeviceGetSamples(handle, nvml.NVML_GPU_UTILIZATION_SAMPLES, after)
     except nvml.NVMLError as problem:
-        # Where there is none after that time.
+        # If there is none after that time.
         if problem.value != nvml.NVML_ERROR_NOT_FOUND:
             raise
         return []

@@ -121,7 +121,7 @@ def _attribute_tensors(attribute: memoryview) -> Iterator[memoryview]:
 
 
 def _tensor(tensor: memoryview, rounded: set[bytes]) -> tuple[int, bool]:
-    """Bytes of the tensor's elements, one each where it is rounded, and whether they lie in another file."""
+    """Bytes of the tensor's elements, one each if it is rounded, and whether they lie in another file."""
     elements, bits, external, is_rounded = 1, 0, False, False
     for field, wire, value in _fields(tensor):
         if field == _TENSOR_DIMS and wire == _VARINT:

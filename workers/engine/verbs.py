@@ -113,7 +113,7 @@ class Environment(MachineFacts, EngineEnvironment):
     warmup_runs: int
     measured_seconds: float
     alone_seconds: dict[str, float]
-    """What it had the device to itself for: loading (where that was part of its turn), warm_up, timed, plain_enqueues.
+    """What it had the device to itself for: loading (if that was part of its turn), warm_up, timed, plain_enqueues.
     Their sum is all of its turn."""
     stopped_by: str
     """seconds, or confidence in the median."""

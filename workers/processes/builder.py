@@ -33,7 +33,7 @@ class _Process:
         self.is_trusted = True
 
     def ready(self) -> Child:
-        """The child, started anew where it has died or is not to be trusted. Raises OSError."""
+        """The child, started anew if it has died or is not to be trusted. Raises OSError."""
         if self._child is None or not self.is_trusted or not self._child.alive():
             self.end()
             self._child = self._start()

@@ -180,7 +180,7 @@ class Child:
             raise self._died() from None
 
     def _check(self, interruption: Interruption) -> None:
-        """Raise the interruption's cause, or tell the child to stop where that is enough."""
+        """Raise the interruption's cause, or tell the child to stop if that is enough."""
         if self._stops_for is None or not isinstance(interruption.cause, self._stops_for):
             interruption.check()
         elif not self._is_stopping:

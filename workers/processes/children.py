@@ -45,7 +45,7 @@ class Children:
         self.gpu_uuid = gpu_uuid
         self.rank_devices = tuple(rank_devices)
         self._engine_python = engine_python or sys.executable
-        # Passive: threads that spin while they wait slow each other down many times over where cores are shared.
+        # Passive: threads that spin while they wait slow each other down many times over if cores are shared.
         self._environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
         self._environment["CUDA_VISIBLE_DEVICES"] = gpu_uuid or ""
         # Kernels are loaded when they are first used: an engine's memory is not that of a whole library.
@@ -108,7 +108,7 @@ class Children:
     def start_engine(self, runtime: str, turns: Path) -> None:
         """Start the process of the next engine that is measured, which imports its runtime while others work.
 
-        `turns`: the device's; where that is the CPU, nothing is measured during the import.
+        `turns`: the device's; if that is the CPU, nothing is measured during the import.
         """
         if self._next_engine is None or not self._next_engine.alive():
             self._next_engine = _killed(self._next_engine)

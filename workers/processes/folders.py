@@ -1,4 +1,4 @@
-"""The folder of one attempt: removed after it or, where its worker was killed, by the next attempt on the machine."""
+"""The folder of one attempt: removed after it or, if its worker was killed, by the next attempt on the machine."""
 
 from __future__ import annotations
 

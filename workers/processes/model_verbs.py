@@ -47,7 +47,7 @@ class TrainAnswer(TorchFacts, TrainingMemory):
 
     stopped: str
     reason: str
-    """Why it ended before its budget; empty where it did not."""
+    """Why it ended before its budget; empty if it did not."""
     steps: int
     tokens: int
     seconds: float

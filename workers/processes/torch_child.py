@@ -5,7 +5,7 @@ It is kept between trials, with one module in memory. Verbs:
     describe  {}                                                 -> device, versions
     prepare   {configuration, weights?: of a checkpoint}         -> parameter_count, initialized, left
     export    {path, opset, loss_path?, calibration?: npz,       -> seconds, quantized_products, transplanted; quantized
-               transplant?: prepare | use, inference?}              where the model says so, calibrated on inputs
+               transplant?: prepare | use, inference?}              if the model says so, calibrated on inputs
                                                                     [batches, ...]. `prepare` keeps a graph for weights
                                                                     to come, `use` takes it: see export/transplant.py.
                                                                     `inference`: that section, of another shape than
@@ -263,7 +263,7 @@ class ModelProcess:
 
     @contextlib.contextmanager
     def _on_processor(self, request: Request, progress: Progress) -> Generator[None]:
-        """Compute on the processor. Where that is the device, nothing is measured there until it has done; trainings
+        """Compute on the processor. If that is the device, nothing is measured there until it has done; trainings
         go on beside it."""
         kind = None if self._is_cuda else "shared"
         with RequestTurn(request, progress, kind, gives_way=False) as turn:

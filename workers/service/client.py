@@ -195,7 +195,7 @@ class ServiceClient:
         return _decoded(self._post(f"/v1/leases/{trial}/{attempt}:report", report))
 
     def finish(self, trial: str, attempt: int, finish: FinishRequest) -> LeaseAnswer | None:
-        """Deliver a result; the next lease where the finish asks for one (`claim`) and there is one."""
+        """Deliver a result; the next lease if the finish asks for one (`claim`) and there is one."""
         response = self._post(f"/v1/leases/{trial}/{attempt}:finish", finish, newer=("claim",))
         answer: FinishAnswer = _decoded(response) if response.content else {}
         return answer.get("lease")
@@ -214,7 +214,7 @@ class ServiceClient:
     ) -> str:
         """Write a split of a dataset to `path`, whole or not at all; the SHA-256 of what came, as hexadecimal digits.
 
-        Where `digest`, the hash that is expected, is given, what an earlier call had received when its connection broke
+        If `digest`, the hash that is expected, is given, what an earlier call had received when its connection broke
         is not sent again. `check` is called between chunks and may raise to give up.
         """
         return self._download(f"/v1/datasets/{dataset}/content", {"part": split}, path, check, digest)
@@ -276,7 +276,7 @@ class ServiceClient:
                 return received.sha256()
             headers = {"Accept-Encoding": "identity"}
             if received.size_bytes:
-                # The rest alone, where it is still of the same content; else all of it.
+                # The rest alone, if it is still of the same content; else all of it.
                 headers |= {"Range": f"bytes={received.size_bytes}-", "If-Range": f'"{digest}"'}
             with self._http.stream("GET", url, params=params, headers=headers) as response:
                 if response.status_code == HTTPStatus.OK:
@@ -361,7 +361,7 @@ def _raise_for(response: httpx2.Response) -> None:
 
 
 def _errors_of(problem: JsonObject) -> list[JsonObject]:
-    """The single problems; none where another service or a proxy has `errors` of its own form."""
+    """The single problems; none if another service or a proxy has `errors` of its own form."""
     errors = problem.get("errors")
     return [each for each in errors if isinstance(each, dict)] if isinstance(errors, list) else []
 

@@ -18,7 +18,7 @@ class LeasedSplit:
     tokens: int | None = None
     """Of a text."""
     bytes: int | None = None
-    """Of a text, where they were counted."""
+    """Of a text, if they were counted."""
 
     @classmethod
     def of(cls, answer: SplitAnswer) -> LeasedSplit:
@@ -76,7 +76,7 @@ class LeasedTrial:
     measure: bool
     """Whether its latency and memory are not known yet."""
     metrics_in_use: tuple[str, ...]
-    """What the sweep decides by; empty where a service does not say so."""
+    """What the sweep decides by; empty if a service does not say so."""
     rungs: tuple[int, ...]
     """Steps of the training at which the service judges whether it is worth going on."""
     training_state: str | None = None

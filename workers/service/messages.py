@@ -40,7 +40,7 @@ class SplitAnswer(TypedDict):
     tokens: NotRequired[int | None]
     """Of a text."""
     bytes: NotRequired[int | None]
-    """Of a text, where they were counted."""
+    """Of a text, if they were counted."""
 
 
 class DatasetAnswer(TypedDict):
@@ -136,7 +136,7 @@ class FinishRequest(TypedDict):
 
 
 class FinishAnswer(TypedDict, total=False):
-    """The next lease, where the finish asked for one."""
+    """The next lease, if the finish asked for one."""
 
     lease: LeaseAnswer | None
 

@@ -42,7 +42,7 @@ class StepState(TypedDict):
 class Step:
     """A step, kernel by kernel.
 
-    Products are computed in bfloat16 on a GPU (float16 with loss scaling where it has no bfloat16); weights and their
+    Products are computed in bfloat16 on a GPU (float16 with loss scaling if it has no bfloat16); weights and their
     update stay float32. What the module has frozen stays as it is.
     """
 

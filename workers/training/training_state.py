@@ -26,7 +26,7 @@ def write(path: Path, state: TrainingState) -> None:
 def read(path: Path) -> TrainingState | None:
     """The state in the file at `path`, on the processor. Tensors and plain values alone are read: no code runs.
 
-    None, and a line in the log, where the file is none or of another version: the training then begins anew.
+    None, and a line in the log, if the file is none or of another version: the training then begins anew.
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)

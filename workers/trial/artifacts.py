@@ -107,7 +107,7 @@ class ArtifactStore:
 def collect(
     folder: Path, description: ArtifactDescription, files: Mapping[str, Path], batches: Path
 ) -> dict[str, Path]:
-    """Name -> file of everything that is uploaded, written below `folder` where it is not a file already.
+    """Name -> file of everything that is uploaded, written below `folder` if it is not a file already.
 
     `files`: what there is, by the name that it gets; `batches`: the NPZ file that the validation loss was of.
     """

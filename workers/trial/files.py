@@ -65,7 +65,7 @@ class AttemptFiles:
 
     @property
     def stopped_training(self) -> Path:
-        """The state of the training, where it is stopped before its end."""
+        """The state of the training, if it is stopped before its end."""
         return self.folder / "stopped-training.pt"
 
     @property

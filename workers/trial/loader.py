@@ -5,7 +5,7 @@ Stands alone: numpy and the engine's runtime, no service, no PyTorch. It lies be
     python run.py [FOLDER]
 
 prints one line of JSON: what is measured here, and what the sweep reported. Without FOLDER it runs what it lies beside.
-Where a package is missing it says which.
+If a package is missing it says which.
 An engine of TensorRT runs by `workers.engine` of Layersweep's checkout, which must be on PYTHONPATH then.
 """
 

@@ -40,7 +40,7 @@ class AskBuilder(Protocol):
 
 
 def try_builds(ask: AskBuilder, folder: Path, export: Export) -> dict[str, TriedBuild]:
-    """What became of it by target; empty where no such builder is installed.
+    """What became of it by target; empty if no such builder is installed.
 
     A builder that fails, crashes or hangs is a finding about its target, and no failure of the attempt.
     """

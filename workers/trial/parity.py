@@ -26,7 +26,7 @@ QUANTIZED_TOLERANCES = {"none": 0.0, "int8": 3e-2, "fp8": 1e-1}
 may be rounded to either. About the error of the rounding itself (int8 2e-2, fp8 5e-2 on small models)."""
 
 WORST_TOKEN_FACTOR = 10
-"""How far above the tolerance a single token may be: where logits are small, rounding alone is relatively large."""
+"""How far above the tolerance a single token may be: if logits are small, rounding alone is relatively large."""
 
 
 def coarsest(dtypes: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""The files of a trial that the service wants: where it is on the front now, or a confirmation's."""
+"""The files of a trial that the service wants: if it is on the front now, or a confirmation's."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def _gemma(model: Model) -> Config:
 
 
 def _our_gemma(config: ConfigJson, every: int) -> dict[str, Scalar]:
-    """`every`: of layers where nothing is said, each so-manieth sees everything."""
+    """`every`: of layers if nothing is said, each so-manieth sees everything."""
     config.refuse("use_bidirectional_attention", False, "a decoder sees earlier tokens alone")
     values = llama_values(config, act="hidden_activation")
     count, width = int(values["num_layers"]), int(values["hidden_size"])

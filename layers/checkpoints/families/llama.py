@@ -217,7 +217,7 @@ def _our_mistral(config: ConfigJson) -> dict[str, Scalar]:
 def _sliding(model: Model) -> Config:
     found = layer_types(model)
     slides = found["sliding_window"] is not None
-    # `max_window_layers` says the same to versions that do not read `layer_types`, where the last layers slide.
+    # `max_window_layers` says the same to versions that do not read `layer_types`, if the last layers slide.
     first = windows(model).index(found["sliding_window"]) if isinstance(found["sliding_window"], int) else None
     return {**found, "use_sliding_window": slides, "max_window_layers": len(views(model)) if first is None else first}
 

@@ -29,7 +29,7 @@ from layers.parameter import Scalar
 
 _POOLING = {"cls": "pooler", "mean": "mean_pooler"}
 _BASES = {"full_attention": 160_000.0, "sliding_attention": 10_000.0}
-"""Of rotations, where nothing is said."""
+"""Of rotations, if nothing is said."""
 _BASE_NAMES = {"full_attention": "global_rope_theta", "sliding_attention": "local_rope_theta"}
 """What earlier versions of `transformers` call them."""
 
@@ -174,12 +174,12 @@ def _parts(model: Model) -> list[Part]:
 
 
 def _product(ours: str, theirs: str, rows: int, *, bias: bool) -> list[Part]:
-    """A product that has a bias there where it has one here."""
+    """A product that has a bias there if it has one here."""
     return product(ours, theirs, rows, bias=bias, has_one=bias)
 
 
 def _norm(layer: Model, ours: str, theirs: str) -> list[Part]:
-    """A LayerNorm that has a shift there where it has one here."""
+    """A LayerNorm that has a shift there if it has one here."""
     width = int(layer["hidden_size"])
     scale = f"{theirs}.weight"
     parts: list[Part] = [

@@ -18,7 +18,7 @@ Formatted = AttentionConfig | MlpConfig | EmbeddingConfig | LinearConfig
 
 
 class Shape(NamedTuple):
-    """Of one inference: sequences, tokens of each, and tokens of each source where there are two sequences."""
+    """Of one inference: sequences, tokens of each, and tokens of each source if there are two sequences."""
 
     batch_size: int
     sequence_length: int
@@ -39,7 +39,7 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BlockConfig:
-    """Attention, attention to an encoder where it is wanted, and feed-forward, each with its norm."""
+    """Attention, attention to an encoder if it is wanted, and feed-forward, each with its norm."""
 
     attention: AttentionConfig
     cross_attention: AttentionConfig | None
@@ -75,7 +75,7 @@ class BlockConfig:
 
     @property
     def norm_count(self) -> int:
-        """One for each of its layers, two where what leaves them is normalized, too; layers may share one."""
+        """One for each of its layers, two if what leaves them is normalized, too; layers may share one."""
         layers = 2 if self.cross_attention is None else 3
         return layers * (2 if self.norm_position == "sandwich" else 1) - self.shared_norm - self.reads_as_is
 

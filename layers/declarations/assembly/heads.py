@@ -70,7 +70,7 @@ APPLIES: dict[str, Condition] = dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class HeadConfig:
-    """From vectors to logits. `projection`, before a tied head: to the table's width, where it is not the model's."""
+    """From vectors to logits. `projection`, before a tied head: to the table's width, if it is not the model's."""
 
     linear: LinearConfig
     tied: bool

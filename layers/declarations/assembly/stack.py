@@ -16,7 +16,7 @@ from layers.parameter import Scalar
 
 @dataclass(frozen=True, slots=True)
 class StackConfig:
-    """Blocks between embeddings and head. `final_norm` is there where the last block normalizes what it reads.
+    """Blocks between embeddings and head. `final_norm` is there if the last block normalizes what it reads.
 
     Of layers that differ, the embedding's norm is as the first one's, the final norm as the last one's. Blocks that are
     alike are one object, so that a deep model costs no more to count than a shallow one.

@@ -16,7 +16,7 @@ from layers.declarations.inference.mode import is_generated
 from layers.parameter import ParameterError, Scalar
 
 BUCKETS = 4
-"""Capacities that the steps of a text are spread over, where it has so many steps."""
+"""Capacities that the steps of a text are spread over, if it has so many steps."""
 
 ALIGNMENT = 8
 """A cache holds a multiple of so many keys. In float16 TensorRT's products of 255 keys were measured to be far slower
@@ -54,7 +54,7 @@ class CacheConfig:
         )
 
     def capacity(self, longest: int) -> int:
-        """Keys that the cache holds where a layer that sees all tokens holds `longest`."""
+        """Keys that the cache holds if a layer that sees all tokens holds `longest`."""
         # A window of one token sees no past: a cache of one key keeps the graph the same.
         return longest if self.window is None else min(longest, _aligned(max(1, self.window - 1)))
 

@@ -52,7 +52,7 @@ def is_generated(inference: Mapping[str, Scalar]) -> bool:
 
 
 def default_lengths(values: Mapping[str, Scalar], task: str, fixed: Mapping[str, int]) -> dict[str, Scalar]:
-    """What follows from a prompt and the tokens after it, where a section gives them. Raises ParameterError.
+    """What follows from a prompt and the tokens after it, if a section gives them. Raises ParameterError.
 
     `fixed`: the lengths that a dataset's sequences have at least.
     """

@@ -71,7 +71,7 @@ INFERENCE: dict[str, Parameter] = {
 }
 
 BUILD_OPTIONS = ("optimization_level", "workspace_mib", "weights_mib")
-"""Parameters of `inference` that say how an engine is built, where the runtime's builder takes them."""
+"""Parameters of `inference` that say how an engine is built, if the runtime's builder takes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The shapes of a document, `inference.shapes`: a mapping of names, or a list where programs keep no order of names."""
+"""The shapes of a document, `inference.shapes`: a mapping of names, or a list if programs keep no order of names."""
 
 from __future__ import annotations
 

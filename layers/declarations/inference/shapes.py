@@ -1,4 +1,4 @@
-"""The shapes that every trial of a sweep is measured at, where it names several: `inference.shapes`."""
+"""The shapes that every trial of a sweep is measured at, if it names several: `inference.shapes`."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Alphabet(Protocol):
     @property
     def most_fitted(self) -> int:
         """To how many tokens of training the baselines are fitted: enough for registering to stay a matter of seconds,
-        and of some hundred megabytes where nearly every n-gram is another one."""
+        and of some hundred megabytes if nearly every n-gram is another one."""
         ...
 
     def symbol(self, token: int) -> str:

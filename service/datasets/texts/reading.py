@@ -42,7 +42,7 @@ class Tokenized:
     facts: TextFacts
     alphabet: Alphabet
     split_bytes: Mapping[str, int]
-    """How many bytes of UTF-8 (of a text of bytes: bytes) each split is; empty where tokens are not all of the text."""
+    """How many bytes of UTF-8 (of a text of bytes: bytes) each split is; empty if tokens are not all of the text."""
     tokenizer_file: Path | None = None
     notes: tuple[str, ...] = ()
 

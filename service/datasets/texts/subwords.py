@@ -52,7 +52,7 @@ class SubwordTokenizer:
 
     @classmethod
     def trained(cls, pieces: Iterable[str], vocabulary_size: int) -> SubwordTokenizer:
-        """Byte-level BPE of at most `vocabulary_size` tokens: fewer where the text has no more to merge. The same text
+        """Byte-level BPE of at most `vocabulary_size` tokens: fewer if the text has no more to merge. The same text
         gives the same tokenizer."""
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -133,7 +133,7 @@ class SubwordTokenizer:
         )
 
     def symbol(self, token: int) -> str:
-        """A token as people read it: its text, or, where it is no whole character, as the vocabulary writes it."""
+        """A token as people read it: its text, or, if it is no whole character, as the vocabulary writes it."""
         text = self._tokenizer.decode([token], skip_special_tokens=False)
         if text.strip() and "�" not in text and text.isprintable():
             return text

@@ -76,7 +76,7 @@ def tokenize(request: Request) -> Answer:
         check=False,
     )
     if ended.returncode < 0 or ended.returncode == OUT_OF_MEMORY:
-        # The library ends its process where it is given no memory, and the system where its time is over.
+        # The library ends its process if it is given no memory, and the system if its time is over.
         raise UnprocessableError(
             f"the tokenizer took more memory or time than it may ({request.most_bytes >> 20:,} MiB, "
             f"{_processor_seconds(request):,} seconds of a processor) over this text: give another one"

@@ -127,7 +127,7 @@ def byte_offsets(path: Path, places: Sequence[int]) -> list[int]:
 
 
 def pieces(text: ByteRange) -> Iterator[str]:
-    """The text in pieces of about `PIECE_BYTES`, each but the first beginning with the end of a line where it can.
+    """The text in pieces of about `PIECE_BYTES`, each but the first beginning with the end of a line if it can.
 
     A byte-level tokenizer reads them as it reads the whole: no word of its goes on over a line's end.
     """

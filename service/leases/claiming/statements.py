@@ -1,6 +1,6 @@
 """The statements that find what a worker may be given. Built once, as those of `service.leases.statements`.
 
-What has lapsed comes first, where it is looked for (`lapses`): it was begun, and takes no room. Else a sweep has its
+What has lapsed comes first, if it is looked for (`lapses`): it was begun, and takes no room. Else a sweep has its
 turn (`TURN`), and gives its oldest queued trial. Active sweeps are few and their trials many, so a sweep is found
 first, by its own row, and then one trial of it by an index: what a claim costs grows with the active sweeps alone.
 """
@@ -136,7 +136,7 @@ SWEEPS_WITH_TURN = _with_turn(
     _SWEEPS.c.counts,
     _WITH_QUOTA,
 ).limit(_MOST)
-"""The first sweeps in their order, each with its project where that has a quota."""
+"""The first sweeps in their order, each with its project if that has a quota."""
 SWEEPS_WITH_TURN_IN_SWEEPS = SWEEPS_WITH_TURN.where(_IN_SWEEPS)
 QUEUED = (
     sa.select(*LEASE)

@@ -22,7 +22,7 @@ class Waiting(NamedTuple):
 def turns(waiting: Iterable[Waiting], count: int) -> list[str]:
     """The sweeps that give `count` trials, one after the other, each the one whose turn it is then.
 
-    Fewer where the next turn is of a quota that one of these trials may have used up.
+    Fewer if the next turn is of a quota that one of these trials may have used up.
     """
     line = [(-sweep.priority, sweep.running, sweep.id, sweep.room, sweep.quota) for sweep in waiting]
     heapq.heapify(line)

@@ -2,7 +2,7 @@
 
 The process is that of the surrogate sampler. Each measured value is predicted by a process that was fitted without it
 and its fold, hyperparameters too: those that are fitted to a value predict it better than another. An interval at a
-level is as wide as the process says, times the quantile of these errors over their predicted deviations, where that is
+level is as wide as the process says, times the quantile of these errors over their predicted deviations, if that is
 more than a normal one (cross-conformal: Vovk 2015, "Cross-conformal predictors"; with the correction for few values of
 Lei et al. 2018, "Distribution-free predictive inference for regression").
 """

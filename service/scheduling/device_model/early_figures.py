@@ -1,7 +1,7 @@
 """What is asked of the hardware before a training, and whether a model of the device answers it.
 
 A trial is built before its training so that a broken limit ends it untrained, and so that a pruner knows its latency.
-Where the limits are all but certain to be kept, and the figures that a pruner compares are all but known, neither is
+If the limits are all but certain to be kept, and the figures that a pruner compares are all but known, neither is
 worth a build: the trial is built and measured once, after its training, and judged by that.
 """
 
@@ -24,7 +24,7 @@ from service.scheduling.device_model.measured import QUANTITIES, STATIC
 from service.scheduling.sweep_state import SweepFacts
 
 NARROW = 1.2
-"""The ends of an interval differ by less than this factor where a pruner may compare a trial by it."""
+"""The ends of an interval differ by less than this factor if a pruner may compare a trial by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class EarlyFigures:
     limits: Sequence[tuple[Constraint, str]]
     """Its constraints on the hardware, each with the quantity that it names."""
     compared: Sequence[str]
-    """Its objectives that are measured, where a pruner compares trials by them."""
+    """Its objectives that are measured, if a pruner compares trials by them."""
 
     @classmethod
     def of(cls, facts: SweepFacts) -> EarlyFigures | None:
@@ -85,7 +85,7 @@ class EarlyFigures:
 
 
 def quantity_of(constraint: Constraint) -> str | None:
-    """The one metric of the hardware that a constraint names, where it is modelled."""
+    """The one metric of the hardware that a constraint names, if it is modelled."""
     measured = [name for name in constraint.metrics if name not in STATIC]
     return measured[0] if len(measured) == 1 and measured[0] in QUANTITIES else None
 

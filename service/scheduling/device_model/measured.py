@@ -87,7 +87,7 @@ AtShape = tuple[str | None, Configuration, Mapping[str, float]]
 
 
 def at_shapes(configuration: Configuration, metrics: Mapping[str, float]) -> list[AtShape]:
-    """A trial at each of its shapes, as if it had been measured there alone; itself where its sweep names none.
+    """A trial at each of its shapes, as if it had been measured there alone; itself if its sweep names none.
 
     What its shapes have together, the time of their builds, is of none of them.
     """

@@ -53,7 +53,7 @@ def read_measured(session: Session, document: SweepDocument, *, project: str) ->
 
 
 def predict_space(document: SweepDocument, measured: MeasuredTarget | None) -> list[HardwarePrediction]:
-    """The latency, and what else of the hardware the sweep decides by, over its space; empty where too little of the
+    """The latency, and what else of the hardware the sweep decides by, over its space; empty if too little of the
     task was measured to say anything. It takes a second or two."""
     if measured is None or len(measured.trials) < FEWEST_ROWS:
         return []

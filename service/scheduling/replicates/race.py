@@ -1,7 +1,7 @@
 """Which trial is trained again next: a race of the trials that could be on the front.
 
 A race is of one objective that training makes noisy; the others are the same at every training. Two trials are rivals
-where one is on the front and the other is no better than it in the objectives that are not noisy: then their losses
+if one is on the front and the other is no better than it in the objectives that are not noisy: then their losses
 alone decide whether the other one belongs there. The order of two rivals is known when their means lie further apart
 than t standard errors of the difference, with the deviation over seeds pooled over all trials that were trained again
 (racing: Maron and Moore 1997, "The Racing Algorithm"; t: two-sided 95 %).

@@ -16,7 +16,7 @@ from service.scheduling.replicates.race import Contender, Race
 from service.scheduling.sweep_state import MeanFigures, NewReplicate, SweepEvent
 
 AUTO_MOST = 4
-"""Further trainings of one trial where the document leaves it to `auto`."""
+"""Further trainings of one trial if the document leaves it to `auto`."""
 FEWEST_TRIALS = 20
 """Of the budget, below which `auto` trains nothing again: that share of less decides nothing."""
 
@@ -111,7 +111,7 @@ class Replicates:
         return replicate_id, replicate
 
     def tell(self, event: SweepEvent) -> tuple[str, MeanFigures | None]:
-        """Work in how a replicate ended: the trial that it trained again, with its figures where they are new ones."""
+        """Work in how a replicate ended: the trial that it trained again, with its figures if they are new ones."""
         assert event.trial_id is not None
         history = self._history
         trial_id = history.outstanding.pop(event.trial_id)

@@ -72,7 +72,7 @@ class Improvement:
     def __init__(
         self, objectives: Sequence[Objective], front: Floats, reference: Floats, predicted: Prediction
     ) -> None:
-        """`predicted` says how far beyond the front to look, where there are three objectives or more."""
+        """`predicted` says how far beyond the front to look, if there are three objectives or more."""
         self._objectives = objectives
         self._reference = reference
         self._front = front[(front < reference).all(axis=1)]

@@ -22,7 +22,7 @@ _MOST = 128
 
 
 def count_ahead(waiting: int, known: int) -> int:
-    """How many points to choose together where so many trials run and have ended: one where none runs."""
+    """How many points to choose together if so many trials run and have ended: one if none runs."""
     by_known = min(known // _OF_KNOWN, _MOST_OF_WAITING * waiting)
     return min(1 + max(waiting // _OF_WAITING, by_known), _MOST)
 

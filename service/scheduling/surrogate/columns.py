@@ -18,7 +18,7 @@ Value = bool | int | float | str
 class Column:
     """The values of one parameter.
 
-    A code is the index of a value, or where there is a continuum the position itself. A position lies in 0 to 1, evenly
+    A code is the index of a value, or if there is a continuum the position itself. A position lies in 0 to 1, evenly
     on the parameter's own scale. Categories have codes, and no meaningful position.
     """
 

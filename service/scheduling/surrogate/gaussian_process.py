@@ -15,7 +15,7 @@ from service.scheduling.surrogate.columns import Floats
 from service.scheduling.surrogate.features import Features, squared_distances
 
 _JITTERS = (1e-8, 1e-6, 1e-4, 1e-2, 1.0)
-"""What is added to a diagonal: as little as rounding allows, where points are nearly the same."""
+"""What is added to a diagonal: as little as rounding allows, if points are nearly the same."""
 _MOST_STEPS, _MOST_EVALUATIONS, _PRECISION = 25, 30, 1e-5
 """Of a fit; the last is the part of the evidence that a step gains at least. More makes suggestions no better."""
 _BLOCK = 128
@@ -40,7 +40,7 @@ def starting_hyperparameters(columns: int) -> Floats:
 def fit_hyperparameters(features: Features, values: Floats, deviations: Floats | None = None) -> Floats:
     """The most likely hyperparameters for values of mean 0 and deviation 1, by gradient from a fixed start.
 
-    `deviations`: of the noise of each value where it is known, else NaN; of the others it is the last hyperparameter.
+    `deviations`: of the noise of each value if it is known, else NaN; of the others it is the last hyperparameter.
     """
     start = starting_hyperparameters(features.whole.shape[1])
     evidence = _Evidence(features, values, start, deviations)

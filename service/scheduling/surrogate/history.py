@@ -25,7 +25,7 @@ _STOPPED = "stopped"
 class History:
     """The asks of a study, one a row in the order of their numbers.
 
-    `costs` (smaller is better) and `violations` (<= 0: kept) are NaN where nothing is known. So are the `deviations` of
+    `costs` (smaller is better) and `violations` (<= 0: kept) are NaN if nothing is known. So are the `deviations` of
     costs, which are None if none is.
     """
 

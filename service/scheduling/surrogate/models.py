@@ -92,7 +92,7 @@ class Models:
     ) -> Model:
         """The model of what has the values (NaN: unknown) at the points of all asks; conditioned on `rows` of them.
 
-        `deviations`: of each value's noise where it is known, else NaN; of the others it is fitted.
+        `deviations`: of each value's noise if it is known, else NaN; of the others it is fitted.
         """
         fitted = self._hyperparameters(name, features, values, numbers, count, deviations)
         used = rows & ~np.isnan(values)

@@ -103,7 +103,7 @@ class Informed:
         if self._alone is None or self._apart is None:
             return expected, unsure
         apart, deviations = self._apart.predict(features)
-        # Where it was seen here how far it lies apart, it does not matter how sure the earlier trials were.
+        # If it was seen here how far it lies apart, it does not matter how sure the earlier trials were.
         unseen = np.minimum(deviations / self._apart.scale, 1.0)
         informed, unsure = expected + apart, np.hypot(deviations, unsure * unseen)
         alone, deviations = self._alone.predict(features)

@@ -28,7 +28,7 @@ from service.scheduling.surrogate.space import CodedSpace, Points
 
 _NEAR = 400
 _NEAR_EACH = 4
-"""So many candidates are made for each point that is proposed, where that is more."""
+"""So many candidates are made for each point that is proposed, if that is more."""
 _ANYWHERE = 200
 _REFINED = 8
 _REFINEMENTS = 200
@@ -58,7 +58,7 @@ class Proposer:
     def propose(
         self, objectives: Sequence[Objective], history: History, generator: np.random.Generator, count: int
     ) -> Points:
-        """The next points, best first, of one fit of the models: up to `count`, none where all were asked before.
+        """The next points, best first, of one fit of the models: up to `count`, none if all were asked before.
 
         Before there is anything to model it is one that is drawn.
         """
@@ -250,7 +250,7 @@ def _squashed(violations: Floats) -> Floats:
 
 
 def _least_broken(history: History) -> NDArray[np.intp]:
-    """Where nothing is feasible: the few rows that break least."""
+    """If nothing is feasible: the few rows that break least."""
     broken = np.zeros(len(history.numbers))
     for violations in history.violations.values():
         broken += np.maximum(np.nan_to_num(violations, nan=0.0), 0.0)

@@ -5,7 +5,7 @@
 An ask depends on the trials so far, the seed and its own number alone: a study that is read back from its storage
 goes on as if it had never been away. While trials run, one fit gives several points: they are kept in the attributes
 of the trial that they were chosen with, and are the next ones that are asked. Constraints are those of
-`Trial.set_constraint`; a trial that is pruned without breaking one counts as stopped, which is avoided as well. Where
+`Trial.set_constraint`; a trial that is pruned without breaking one counts as stopped, which is avoided as well. If
 the attribute `attributes.DEVIATIONS` of a trial says how sure its values are, models take that for their noise.
 """
 

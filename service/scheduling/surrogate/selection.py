@@ -62,7 +62,7 @@ class Selection:
         return best
 
     def choose(self, count: int, is_allowed: Callable[[int], bool]) -> NDArray[np.intp]:
-        """So many rows, fewer where no more are allowed, in the order in which they are chosen."""
+        """So many rows, fewer if no more are allowed, in the order in which they are chosen."""
         together = max(1, int(count * _COUNTED_TOGETHER))
         for _ in range(len(self._seen)):
             row = int(self.leaders(1)[0])

@@ -22,7 +22,7 @@ class SearchSpace:
     """What a caller knows of its space, in the order in which parameters are suggested.
 
     `present` says which parameters a point has, of values for all of them; `deciding` are the parameters on which that
-    depends, all of them where it is None. `allowed` says of the values of those that are present whether the point may
+    depends, all of them if it is None. `allowed` says of the values of those that are present whether the point may
     be tried at all.
     """
 

@@ -54,7 +54,7 @@ def flat(data: JsonObject, prefix: str = "") -> dict[str, Fact]:
 def baselines_nats(dataset: Dataset | None) -> Mapping[str, float]:
     """The losses of simple models that a dataset's profile knows."""
     known: Mapping[str, float] = {} if dataset is None else dataset.profile.get("baselines_nats", {})
-    # Profiles of before have -0.0 where a model is always right.
+    # Profiles of before have -0.0 if a model is always right.
     return {name: loss + 0.0 for name, loss in known.items()}
 
 

@@ -36,7 +36,7 @@ class Row:
     name: str
     values: list[Scalar | None]
     best: float | None = None
-    """The best of the values, where one is better than another."""
+    """The best of the values, if one is better than another."""
     noise: float = 0.0
     """By how much two of the values may differ by noise alone."""
 
@@ -68,7 +68,7 @@ class Comparison:
     metrics: list[Row]
     """The others that differ."""
     parameters: list[Row]
-    """What the sweep varies, where it differs."""
+    """What the sweep varies, if it differs."""
     following: list[Row]
     """What else of the configurations differs: it follows from the parameters."""
     alike: list[Row]

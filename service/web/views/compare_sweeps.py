@@ -39,7 +39,7 @@ LEARNT = ("validation_loss", "reference_loss", "training_loss", "accuracy", "bit
 class ComparedSweep:
     row: Sweep
     label: str
-    """Its name, with the end of its id where others have the same name."""
+    """Its name, with the end of its id if others have the same name."""
     recommended: LeaderboardRow | None
 
 
@@ -59,13 +59,13 @@ class SweepComparison:
     offered: Sequence[tuple[str, str, float]]
     """Id, name and creation of those that can be added."""
     facts: list[Row]
-    """What the sweeps are, where they differ."""
+    """What the sweeps are, if they differ."""
     best: list[Row]
     """The best value of each objective."""
     recommended: list[Row]
     """The objectives of the recommended trials."""
     parameters: list[Row]
-    """Their parameters, where they differ."""
+    """Their parameters, if they differ."""
     incomparable: list[str]
     """Objectives that two datasets cannot share."""
     fronts: charts.Curve | None
@@ -155,7 +155,7 @@ def _row(name: str, values: Sequence[float | None], goals: Mapping[str, Goal], i
 
 
 def _parameters(chosen: Sequence[Trial | None]) -> list[Row]:
-    """What a sweep varies or all of them have, where it differs; not all that a model of another kind lacks."""
+    """What a sweep varies or all of them have, if it differs; not all that a model of another kind lacks."""
     varied = {name for trial in chosen if trial for name in trial.parameters}
     rows = [each for each in parameter_rows(chosen) if each.differs]
     return [each for each in rows if each.name in varied or None not in each.values]

@@ -25,7 +25,7 @@ from service.web.views import document_places
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 USUAL = "example:quickstart"
-"""What the editor holds where nothing else is asked for."""
+"""What the editor holds if nothing else is asked for."""
 YAML = "application/yaml"
 
 

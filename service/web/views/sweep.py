@@ -61,7 +61,7 @@ MOST_COLUMNS = 13
 """Beside the trial's own: what fits a leaderboard 1,200 pixels wide."""
 _COLUMNS = ("validation_loss", "latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count", "accuracy")
 _COLUMNS_OF_SHARED = ("total_memory_bytes", "device_ms_per_token")
-"""Beside them where devices share some of the models: what that costs."""
+"""Beside them if devices share some of the models: what that costs."""
 
 
 @dataclass(frozen=True, slots=True)

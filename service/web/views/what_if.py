@@ -54,7 +54,7 @@ class WhatIf:
     """Trials of the front within the limits."""
     front: int
     refused: UnprocessableError | None
-    """Why no trial is chosen, where none is within the limits."""
+    """Why no trial is chosen, if none is within the limits."""
     lines: str
     """The limits as JSON, for the picture: metric and value."""
 

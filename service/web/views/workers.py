@@ -26,7 +26,7 @@ class WorkersPage:
     now: float
     workers: list[lease_schemas.Worker]
     progress: dict[str, JsonObject]
-    """Trial -> how far it is in its phase, where its worker says that."""
+    """Trial -> how far it is in its phase, if its worker says that."""
     targets: list[Target]
     queue: list[QueueEntry]
 

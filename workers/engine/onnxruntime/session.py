@@ -64,7 +64,7 @@ def open_session(
 
 
 def tensor_specs(nodes: Sequence[Any], kind: ErrorKind) -> tuple[TensorSpec, ...]:
-    """What a session takes or gives. Raises RequestError of that kind where a shape is open."""
+    """What a session takes or gives. Raises RequestError of that kind if a shape is open."""
     specs: list[TensorSpec] = []
     for node in nodes:
         if node.type not in DTYPES:
@@ -112,7 +112,7 @@ def bind_values(
 
 @contextmanager
 def explained(kind: ErrorKind, what: str) -> Generator[None]:
-    """Turn ONNX Runtime's exceptions into an answer of that kind, or of a better one where the message tells."""
+    """Turn ONNX Runtime's exceptions into an answer of that kind, or of a better one if the message tells."""
     try:
         yield
     except (RequestError, MemoryError):

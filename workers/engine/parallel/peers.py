@@ -100,7 +100,7 @@ class Peers:
         return content if kind == "ok" else RequestError(kind, f"rank {rank}: {content}")
 
     def _settle(self) -> None:
-        """Take the answers of a command that failed here; end the others where they do not come."""
+        """Take the answers of a command that failed here; end the others if they do not come."""
         for rank, control in enumerate(self._controls, 1):
             if not control.poll(AFTER_FAILURE_SECONDS):
                 self.end()

@@ -206,7 +206,7 @@ def make_files(device: Path) -> None:
 
 def open_for_all(path: str, flags: int) -> int:
     """An opener of files that every user of the machine may lock."""
-    # Where they lie in a folder like /tmp, the kernel refuses O_CREAT for a file that is there and another user's.
+    # If they lie in a folder like /tmp, the kernel refuses O_CREAT for a file that is there and another user's.
     with contextlib.suppress(FileNotFoundError):
         return os.open(path, flags & ~os.O_CREAT)
     descriptor = os.open(path, flags, 0o666)

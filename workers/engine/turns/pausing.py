@@ -1,7 +1,7 @@
 """A build's turn on the device, in which the build is stopped while others have the device.
 
 A library's build is one long call that never gives way by itself. So a guard, a small process of the builder's own,
-has the turn for it. Where somebody waits, the guard stops the builder (SIGSTOP), which from then on gives the device
+has the turn for it. If somebody waits, the guard stops the builder (SIGSTOP), which from then on gives the device
 nothing more to do and takes no memory of it. It gives way, and lets the builder go on (SIGCONT) when it is its turn
 again:
 
@@ -70,7 +70,7 @@ class PausableTurn:
     def give_way(self) -> None:
         """Have the device with others, after those who wait for it; from then on the guard gives way.
 
-        Where no guard can be started, nobody does: the build has the device until it is done.
+        If no guard can be started, nobody does: the build has the device until it is done.
         """
         if self._guard is None or self._is_taken:
             return
@@ -105,7 +105,7 @@ class Guards:
 
 
 class _Guard:
-    """The guard as its builder sees it; it is started when it is first needed. The builder ends where it is gone."""
+    """The guard as its builder sees it; it is started when it is first needed. The builder ends if it is gone."""
 
     def __init__(self, device: Path, answers_fd: int | None) -> None:
         self._device = device
@@ -130,7 +130,7 @@ class _Guard:
             asked.write(f"{json.dumps(what)}\n")
             asked.flush()
         if not (line := answered.readline()):
-            # The kernel's signal is on its way, where it sends one.
+            # The kernel's signal is on its way, if it sends one.
             os.kill(os.getpid(), signal.SIGKILL)
         return json.loads(line)
 

@@ -25,7 +25,7 @@ _LOCKS = _PROCESSES / "locks"
 class RequestTurn:
     """A turn on the device whose files `turns` of a request names; a context, whose end gives the device up.
 
-    Waits are told as progress: `{waiting: true}` while one lasts, with `holder` where another worker's process has the
+    Waits are told as progress: `{waiting: true}` while one lasts, with `holder` if another worker's process has the
     device; `{waited_seconds}` when it is over. At the end of work that had the device alone comes `{alone_seconds}`. A
     request without `turns`, or work of no kind, waits for nobody.
     """
@@ -123,7 +123,7 @@ def waiting_for(device: Path, worker: int) -> JsonObject:
 
 
 def holder_elsewhere(device: Path, worker: int) -> int | None:
-    """The process whose child has the device, where that is another than `worker`, as far as the kernel shows it.
+    """The process whose child has the device, if that is another than `worker`, as far as the kernel shows it.
 
     None if nobody else has it, in another container, and on systems without /proc.
     """

@@ -57,7 +57,7 @@ class GenerationEngines:
 def build_generation(
     context: TrialContext, name: str, transplant: Literal["prepare", "use"] | None = None
 ) -> GenerationEngines | None:
-    """Export the model as it is now, and build; None in the mode forward, and where nothing is measured.
+    """Export the model as it is now, and build; None in the mode forward, and if nothing is measured.
 
     `transplant`: `prepare` keeps graphs that the weights of later are put into, `use` puts them there, as of `export`.
     """
