@@ -17,6 +17,7 @@ from layers.completion import complete
 from workers.devices import device
 from workers.devices.locks import turns_of
 from workers.engine.__main__ import DEVICE_KINDS
+from workers.engine.protocol import Verb
 from workers.processes.child import Child
 
 SECONDS = 600.0
@@ -31,7 +32,7 @@ def engine_child(environment: Mapping[str, str] | None = None) -> Child:
 
 
 def ask(child: Child, verb: str, **arguments: Any) -> dict[str, Any]:
-    return child.request(verb, arguments, timeout_seconds=SECONDS)
+    return child.request(Verb[dict[str, Any]](verb), arguments, timeout_seconds=SECONDS)
 
 
 def export_decoder(

@@ -28,7 +28,9 @@ import numpy as np
 from benchmarks.performance.search import DATASET, Floats, Table, hypervolume
 from benchmarks.support.processes import machine
 from benchmarks.support.report import write
+from layers.metrics import Goal
 from layers.space.document import Space, parse_document
+from service.common.states import TrialState
 from service.scheduling.optuna_study import OptunaStudy
 from service.scheduling.proposals import KnownPoint, Proposal, Proposals, SearchSpace
 from service.scheduling.studies import TrialResult
@@ -42,7 +44,8 @@ class Search:
 
     def __init__(self, table: Table, space: Space, sampler: str, seed: int, trials: int) -> None:
         self._table = table
-        goals, population = ["minimize", "minimize"], population_size(trials)
+        goals: list[Goal] = ["minimize", "minimize"]
+        population = population_size(trials)
         self._study = OptunaStudy(space, goals, sampler=sampler, seed=seed, population=population)
         self._known: dict[str, KnownPoint] = {}
         self._proposals = Proposals(SearchSpace(space), self._study, self._known, seed=seed)
@@ -63,7 +66,7 @@ class Search:
     def end(self, asked: Proposal, costs: Floats) -> None:
         """Tell what became of it."""
         assert asked.point is not None
-        result = TrialResult("complete", tuple(costs.tolist()))
+        result = TrialResult(TrialState.COMPLETE, tuple(costs.tolist()))
         self._study.tell(asked.suggestion.ask, result)
         self._known[asked.point.hash].result = result
         self.told.append(costs)

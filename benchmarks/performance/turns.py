@@ -27,6 +27,7 @@ from benchmarks.performance.engines import ask, build_engine, engine_child, expo
 from benchmarks.support.processes import machine
 from benchmarks.support.report import write
 from layers.completion import complete
+from layers.dataset_facts import DatasetFacts, ModelFacts
 from layers.declarations.inference.parameters import complete_inference
 from layers.declarations.training import complete_training
 from workers.devices import device
@@ -34,10 +35,11 @@ from workers.devices.locks import turns_of
 from workers.engine.__main__ import DEVICE_KINDS
 from workers.interruption import DrainedError, Interruption
 from workers.processes.children import Children
+from workers.processes.model_verbs import PREPARE, TRAIN
 
 MODEL = {"num_layers": 4, "hidden_size": 256, "attention.num_attention_heads": 4}
 SHAPE = {"vocabulary": 256, "batch": 8, "length": 128}
-FACTS = {"vocabulary_size": 256, "tokenizer": "byte"}
+FACTS: DatasetFacts = {"vocabulary_size": 256, "tokenizer": "byte"}
 OPTIONS = {"seconds": 2.0}
 FIGURES = ("latency_ms_p50", "latency_ms_p99")
 
@@ -113,18 +115,19 @@ def training(runtime: str, text: Path, turns: str) -> Generator[None]:
         inference = complete_inference(
             {"batch_size": SHAPE["batch"], "sequence_length": SHAPE["length"]}, "causal_lm", FACTS
         )
+        facts: ModelFacts = {"vocabulary_size": SHAPE["vocabulary"], "sequence_length": SHAPE["length"]}
         configuration = {
             "task": "causal_lm",
-            "model": complete("causal_lm", MODEL, {**FACTS, "sequence_length": SHAPE["length"]}),
+            "model": complete("causal_lm", MODEL, facts),
             "training": complete_training({"steps": 1_000_000, "eval_every": 1_000_000}, inference, "causal_lm", FACTS),
             "inference": inference,
         }
         model = children.model()
         try:
-            model.request("prepare", {"configuration": configuration}, timeout_seconds=120)
+            model.request(PREPARE, {"configuration": configuration}, timeout_seconds=120)
             parts = {"training": str(text), "validation": str(text), "specials": {}, "turns": turns}
             model.request(
-                "train", parts, timeout_seconds=None, on_progress=lambda progress: begun.set(), interruption=over
+                TRAIN, parts, timeout_seconds=None, on_progress=lambda progress: begun.set(), interruption=over
             )
         except DrainedError:
             children.kill()
