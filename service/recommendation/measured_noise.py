@@ -14,7 +14,7 @@ from service.database.models import Dataset, Measurement, Sweep, Trial, TrialMet
 from service.recommendation.choice import Candidate
 from service.recommendation.further_trainings import ConfirmedLosses
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, sampling_error
-from service.recommendation.uncertainty import Noise
+from service.recommendation.uncertainty import MedianLatency, Noise
 
 SPLIT = "validation"
 LATENCY = "latency_ms_p50"
@@ -56,11 +56,20 @@ def noise_of(
         trainings=chosen.trainings,
         is_confirmed=spread is not None,
         is_confirmable=sweep.dataset_id is None or "test" in session.get_one(Dataset, sweep.dataset_id).parts,
-        latency_half_width_share=half_width,
+        median=_median(front[chosen.id], latency),
+        worker_half_width_share=half_width,
         latency_rebuilt_share=rebuilt.get(chosen.id),
         front_rebuilt_shares=tuple(rebuilt.values()),
         sampling_error_nats=sampling_error(blocks.get(chosen.id)),
     )
+
+
+def _median(trial: Trial, latency: str) -> MedianLatency | None:
+    """With its interval, as the worker said it."""
+    figure = None if trial.noise is None else trial.noise["figures"].get(latency)
+    if figure is None or latency not in trial.metrics:
+        return None
+    return MedianLatency(trial.metrics[latency], figure["low"], figure["high"], figure["processes"])
 
 
 def spread_of_trainings(session: Session, sweep_id: str) -> float | None:

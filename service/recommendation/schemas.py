@@ -109,7 +109,8 @@ class Certainty(Schema):
     """How sure the recommendation is."""
 
     latency_half_width_share: float | None = Field(
-        description="half of the 95 % interval of the median latency, relative to it"
+        description="the larger half of the 95 % interval of the median latency, relative to it; the trial's `noise` "
+        "has both ends"
     )
     latency_rebuilt_share: float | None = Field(
         description="p50 of the trained engine over p50 of the first one, less 1: another build, another process; "

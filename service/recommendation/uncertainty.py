@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from layers.metrics import Goal, split_name
+from service.common import formatting
 from service.common.formatting import label
 from service.recommendation.choice import LOSS, Candidate, Choice, NothingWithinError, choose, is_even
 from service.recommendation.noise import LEAST_NATS, LEAST_SHARE
@@ -22,12 +23,33 @@ Z95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
+class MedianLatency:
+    """A median latency in ms, and the bounds of its 95 % interval. Noise slows, so the upper side may be much wider."""
+
+    value: float
+    low: float
+    high: float
+    processes: int
+
+    @property
+    def share_below(self) -> float:
+        """How far it reaches below, relative to the median."""
+        return (self.value - self.low) / self.value if self.value > 0 else 0.0
+
+    @property
+    def share_above(self) -> float:
+        return (self.high - self.value) / self.value if self.value > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Noise:
     """What is known of the noise of the recommended trial's figures. None: not measured."""
 
     shape: str | None = None
     """At which shape a latency was measured that the noise of all shapes' is told by; None if there is one."""
-    latency_half_width_share: float | None = None
+    median: MedianLatency | None = None
+    worker_half_width_share: float | None = None
+    """Of the median's interval within a process, as a worker says it that says no interval."""
     latency_rebuilt_share: float | None = None
     front_rebuilt_shares: Sequence[float] = ()
     """The same of every trial of the front that has it: how far two builds of one model differ."""
@@ -42,12 +64,24 @@ class Noise:
     """Whether the data have a test split, on which a confirmation scores."""
 
     @property
-    def latency_deviation_share(self) -> float:
-        """Standard deviation of one latency over its value: of two builds by their difference, or of the median."""
+    def latency_half_width_share(self) -> float | None:
+        """The larger half of the median's interval, relative to it."""
+        if self.median is None:
+            return self.worker_half_width_share
+        return max(self.median.share_below, self.median.share_above)
+
+    @property
+    def latency_deviation_shares(self) -> tuple[float, float]:
+        """Standard deviation of one latency over its value, below it and above: of two builds by their difference, or
+        of the median."""
         if self.front_rebuilt_shares:
             squares = [share**2 for share in self.front_rebuilt_shares]
-            return math.sqrt(sum(squares) / len(squares) / 2)
-        return (self.latency_half_width_share or 0.0) / Z95
+            both = math.sqrt(sum(squares) / len(squares) / 2)
+            return both, both
+        if self.median is None:
+            both = (self.worker_half_width_share or 0.0) / Z95
+            return both, both
+        return self.median.share_below / Z95, self.median.share_above / Z95
 
     @property
     def loss_deviation_nats(self) -> float:
@@ -58,11 +92,26 @@ class Noise:
         """Standard deviation of a metric, in its unit; 0 for what is counted, not measured. A loss is the mean of so
         many trainings."""
         base, _ = split_name(metric)
-        if base.startswith("latency_ms") or base == "throughput_per_s":
-            return self.latency_deviation_share * abs(value)
+        if _is_latency(base):
+            return math.hypot(*self.latency_deviation_shares) / math.sqrt(2) * abs(value)
         if metric not in (LOSS, "reference_loss"):
             return 0.0
         return self.loss_deviation_nats / math.sqrt(trainings if self.seed_spread_nats is not None else 1)
+
+    def drawn(self, metric: str, value: float, trainings: int, source: random.Random) -> float:
+        """The metric with noise added, as another measurement may find it: each side of a latency as wide as it is."""
+        normal = source.gauss(0.0, 1.0)
+        base, _ = split_name(metric)
+        if not _is_latency(base):
+            return value + normal * self.deviation(metric, value, trainings)
+        below, above = self.latency_deviation_shares
+        if base == "throughput_per_s":
+            below, above = above, below
+        return max(0.0, value + normal * (above if normal > 0 else below) * abs(value))
+
+
+def _is_latency(base: str) -> bool:
+    return base.startswith("latency_ms") or base == "throughput_per_s"
 
 
 EVEN = (
@@ -125,7 +174,7 @@ def _drawn(candidate: Candidate, goals: Mapping[str, Goal], noise: Noise, source
     metrics = dict(candidate.metrics)
     for metric in goals:
         value = candidate.value(metric)
-        metrics[metric] = value + source.gauss(0.0, 1.0) * noise.deviation(metric, value, candidate.trainings)
+        metrics[metric] = noise.drawn(metric, value, candidate.trainings, source)
     return Candidate(candidate.id, candidate.number, metrics)
 
 
@@ -137,10 +186,8 @@ def says_of_figures(noise: Noise, metrics: Mapping[str, float]) -> list[str]:
 def _says_of_noise(noise: Noise) -> list[str]:
     says: list[str] = []
     if noise.latency_half_width_share is not None:
-        width = noise.latency_half_width_share
-        known = f"±{width:.1%}" if width >= LEAST_SHARE else f"within {LEAST_SHARE:.1%}"
         at = "" if noise.shape is None else f" at {noise.shape}"
-        says.append(f"the median latency{at} is known to {known} (95 %, within one process)")
+        says.append(f"the median latency{at} is {_known(noise.median, noise.latency_half_width_share)}")
     if noise.latency_rebuilt_share is not None:
         differed = abs(noise.latency_rebuilt_share)
         by = f"{differed:.1%}" if differed >= LEAST_SHARE else f"less than {LEAST_SHARE:.1%}"
@@ -150,6 +197,17 @@ def _says_of_noise(noise: Noise) -> list[str]:
     if noise.sampling_error_nats is not None:
         says.append(f"the validation split is finite: standard error {_nats(noise.sampling_error_nats)}")
     return says
+
+
+def _known(median: MedianLatency | None, half_width_share: float) -> str:
+    """`between 0.474 ms and 3.88 ms (95 %, 1 process)`."""
+    if median is None:
+        return f"known to within {max(half_width_share, LEAST_SHARE):.1%} (95 %, within one process)"
+    over = "1 process" if median.processes == 1 else f"{median.processes} processes"
+    if half_width_share < LEAST_SHARE:
+        return f"known to within {LEAST_SHARE:.1%} (95 %, {over})"
+    low, high = (formatting.metric("latency_ms_p50", bound) for bound in (median.low, median.high))
+    return f"between {low} and {high} (95 %, {over})"
 
 
 def _says_of_seeds(noise: Noise) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from service.common.ids import new_id
 from service.database.models import Dataset, Sweep, Trial
 from service.http.dependencies import Services
 from service.recommendation.compatibility import compatibility
+from service.recommendation.uncertainty import MedianLatency, Noise
 from tests.service.sweep_rows import (
     TARGET,
     add_measurement,
@@ -170,6 +172,52 @@ def test_no_noise_is_shown_as_zero(client: TestClient, services: Services) -> No
     assert "by under 0.1%" in text
     for nothing in ("+0.0%", "-0.0%", " 0.0%", "0.0000", "±"):
         assert nothing not in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "processes", "says"),
+    [
+        (0.474, 3.876, 1, "between 0.4740 ms and 3.876 ms (95 %, 1 process)"),
+        (0.4839, 0.4841, 2, "known to within 0.1% (95 %, 2 processes)"),
+    ],
+)
+def test_a_latency_that_may_only_be_higher_is_not_said_to_be_known_to_either_side(
+    client: TestClient, services: Services, low: float, high: float, processes: int, says: str
+) -> None:
+    def fill(session: Session):
+        sweep = add_sweep(session)
+        noise = {"low": low, "high": high, "processes": processes, "spread": None, "known": False}
+        trials = [
+            add_trial(
+                session,
+                sweep,
+                number,
+                {"latency_ms_p50": latency, "validation_loss": 3.0 - number},
+                configuration=complete_configuration(2),
+                noise={"figures": {"latency_ms_p50": noise}, "undecided": []},
+            )
+            for number, latency in enumerate((0.484, 0.6))
+        ]
+        for trial in trials:
+            add_measurement(session, trial, "latency_samples_ms", {"environment": {"median_half_width": 3.512}})
+        rank(session, sweep, trials)
+        return sweep.id
+
+    found = recommended(client, services.database.write(fill), prefer="latency_ms_p50")["certainty"]
+    assert f"the median latency is {says}" in found["says"]
+    assert "±" not in " ".join(found["says"])
+    assert found["latency_half_width_share"] == pytest.approx(max(high / 0.484 - 1, 1 - low / 0.484))
+
+
+def test_a_latency_is_drawn_again_as_far_to_each_side_as_it_is_known_to() -> None:
+    noise = Noise(median=MedianLatency(1.0, 0.98, 5.0, 1))
+    source = random.Random(0)
+    latencies = [noise.drawn("latency_ms_p50", 2.0, 1, source) for _ in range(400)]
+    assert 1.9 < min(latencies) < 1.98
+    assert max(latencies) > 8
+    per_s = [noise.drawn("throughput_per_s", 500.0, 1, source) for _ in range(400)]
+    assert 0 <= min(per_s) < 10
+    assert 505 < max(per_s) < 525
 
 
 def test_a_trial_that_was_not_trained_says_nothing_of_seeds(client: TestClient, services: Services) -> None:
