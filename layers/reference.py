@@ -15,13 +15,16 @@ from layers.targets import in_words
 
 HEADER = """# Layers and their parameters
 
-Made of the declarations in `layers/` by `make docs`; a running service says the same at `GET /v1/layers`, and
-`layersweep layers attention` prints a section. Every parameter can be given a value, or searched as
-[the sweep document](sweep-document.md) says; `default_space` stands for the search default in the last column. Those of
-a block (`attention`, `mlp`, `norm`, `norm_position`, `residual`, `shared_norm`) can be independent in each layer, by
-`per_layer: true`; not
-`attention.cross_attention` and `attention.max_position_embeddings`, which a stack's layers share. `targets` says which
-[runtimes](targets.md) support a parameter, or a value of it.
+`make docs` writes this page from the declarations in `layers/`. A running service answers the same at
+`GET /v1/layers`, and `layersweep layers attention` prints one section.
+
+- You can give every parameter a value, or search it as [the sweep document](sweep-document.md#parameters) says.
+  `default_space` stands for the search default in the last column.
+- `follows` means that the default depends on other parameters or on the data; the meaning says how.
+- `per_layer: true` makes a parameter of a block (`attention`, `mlp`, `norm`, `norm_position`, `residual`,
+  `shared_norm`) independent in each layer. All layers of a stack share `attention.cross_attention` and
+  `attention.max_position_embeddings`.
+- `targets` says which [runtimes](targets.md) support a parameter, or a value of it.
 
 ## Kinds of models
 
