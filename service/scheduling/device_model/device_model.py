@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from service.database.json_columns import PredictedFigure
 from service.scheduling.device_model.calibrated import CalibratedModel, ModelErrors, Prediction
@@ -90,6 +91,11 @@ class DeviceModel:
         return _Quantity(encoder, CalibratedModel(encoder.encode(described), values))
 
 
+in_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
+"""Decorates what fits models: beside other work, threads of such small products wait for each other for a minute."""
+
+
+@in_one_thread
 def describe_model(target: str, trials: Sequence[MeasuredTrial]) -> catalog_schemas.DeviceModel:
     """How well the target's quantities are predicted. It takes a second or two."""
     model = DeviceModel(trials)

@@ -14,7 +14,7 @@ from layers.metrics import named_at, split_name
 from layers.parameter import ParameterError, Scalar
 from layers.space.document import PointError, Space, SweepDocument
 from service.leases.feasibility import named_values
-from service.scheduling.device_model.device_model import DeviceModel
+from service.scheduling.device_model.device_model import DeviceModel, in_one_thread
 from service.scheduling.device_model.features import Described, describe
 from service.scheduling.device_model.measured import (
     FEWEST_ROWS,
@@ -52,6 +52,7 @@ def read_measured(session: Session, document: SweepDocument, *, project: str) ->
     return MeasuredTarget(key, measured_trials(session, key, project=project, task=document.task))
 
 
+@in_one_thread
 def predict_space(document: SweepDocument, measured: MeasuredTarget | None) -> list[HardwarePrediction]:
     """The latency, and what else of the hardware the sweep decides by, over its space; empty if too little of the
     task was measured to say anything. It takes a second or two."""

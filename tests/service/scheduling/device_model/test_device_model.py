@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from layers.configuration import Configuration
 from layers.parameter import Scalar
 from service.scheduling.device_model.calibrated import CalibratedModel
 from service.scheduling.device_model.device_model import DeviceModel, describe_model
 from service.scheduling.device_model.features import Encoder, describe
-from service.scheduling.device_model.measured import MeasuredTrial, measured_trials
-from service.scheduling.device_model.space_predictions import predict_space, read_measured
+from service.scheduling.device_model.measured import FEWEST_ROWS, MeasuredTrial, measured_trials
+from service.scheduling.device_model.space_predictions import MeasuredTarget, predict_space, read_measured
 from service.sweeps import drafts
 from tests.service.sweep_driver import Driver, Outcome, document
 
@@ -123,6 +124,20 @@ def test_the_range_of_a_space_and_what_a_limit_leaves_are_predicted_from_measure
     described = describe_model(target, trials)
     assert [each.metric for each in described.quantities] == ["latency_ms_p50", "latency_ms_p99"]
     assert all(each.false_rejections == 0 for each in described.quantities)
+
+
+def test_a_model_is_fitted_in_one_thread(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: set[int] = set()
+
+    def counted(self: DeviceModel, metric: str) -> None:
+        threads.update(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+
+    monkeypatch.setattr(DeviceModel, "errors", counted)
+    trials = [_trial(1 + number % 4, 32) for number in range(FEWEST_ROWS)]
+    with threadpool_limits(limits=2, user_api="blas"):
+        describe_model("a target", trials)
+        predict_space(drafts.prepare(driver.database, document()).document, MeasuredTarget("a target", trials))
+    assert threads == {1}
 
 
 def test_each_shape_of_a_space_is_predicted_by_itself(driver: Driver) -> None:
