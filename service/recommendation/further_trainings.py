@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layersweep.json_values import JsonObject
-from service.common.states import SweepState, TrialState
+from service.common.states import GOING_SWEEPS, SweepState, TrialState
 from service.database.models import Confirmation, Measurement, Sweep, Trial
 from service.recommendation.choice import LOSS
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, pooled_spread
@@ -35,10 +35,26 @@ class ScoredTraining:
     test_blocks: Blocks | None = None
 
 
-def current(session: Session, sweep_id: str) -> Confirmation | None:
-    """The confirmation that counts: the newest that goes on or came to its end, else the newest that did not."""
-    given_up = sa.case((Sweep.state.in_((SweepState.CANCELLED, SweepState.FAILED)), 1), else_=0)
-    return session.scalar(_of_sweep(sweep_id).order_by(given_up, Confirmation.sweep_id.desc()).limit(1))
+def current(session: Session, sweep_id: str, recommended: str | None) -> Confirmation | None:
+    """The confirmation to show beside a recommended trial: the newest that goes on, else the newest of that trial, else
+    the newest that came to its end, else the newest that did not."""
+
+    def order(found: tuple[Confirmation, SweepState]) -> int:
+        row, state = found
+        if state in GOING_SWEEPS:
+            return 0
+        if state != SweepState.COMPLETED:
+            return 3
+        return 1 if recommended in row.candidates else 2
+
+    rows = session.execute(
+        sa.select(Confirmation, Sweep.state)
+        .join(Sweep, Sweep.id == Confirmation.sweep_id)
+        .where(Confirmation.confirms == sweep_id)
+        .order_by(Confirmation.sweep_id.desc())
+    )
+    newest = [(row, SweepState(state)) for row, state in rows]
+    return min(newest, key=order)[0] if newest else None
 
 
 def by_candidate(session: Session, row: Confirmation) -> dict[str, list[FurtherTraining]]:

@@ -35,12 +35,12 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
     """Raises NotFoundError, and UnprocessableError if no trial is within the wishes."""
     row = sweeps.get(session, sweep_id)
     dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None
-    confirmation = further_trainings.current(session, row.id)
     try:
         recommendation = RecommendationDetail(**detailed(session, row, wishes).__dict__)
     except NotFoundError:
         recommendation = None
     recommended = None if recommendation is None else recommendation.trial.trial
+    confirmation = further_trainings.current(session, row.id, recommended)
     front = session.scalars(
         sa.select(Trial).where(Trial.sweep_id == row.id, Trial.pareto_rank == 1).order_by(Trial.number)
     ).all()

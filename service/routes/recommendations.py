@@ -54,12 +54,12 @@ def get_recommendation(
     def read_it(session: Session) -> RecommendationDetail:
         sweep = leaderboards.get_sweep(session, sweep_id)
         wishes = preferences_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
-        row = further_trainings.current(session, sweep.id)
         try:
             found = detailed(session, sweep, wishes)
         except NoFeasibleTrialError as nothing:
             said = [sentence(line).removesuffix(".") for line in constraints.summary(session, sweep).says]
             raise NoFeasibleTrialError(". ".join([str(nothing), *said])) from None
+        row = further_trainings.current(session, sweep.id, found.trial.trial)
         confirmation = None if row is None else results.to_schema(session, row, found.trial.trial)
         return RecommendationDetail(**found.__dict__, confirmation=confirmation)
 

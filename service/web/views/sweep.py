@@ -187,8 +187,8 @@ def live(shown: ShownSweep) -> LivePart:
 def results(shown: ShownSweep) -> ResultsPart:
     session, row = shown.session, shown.row
     decided = shown.decided
-    confirmation = further_trainings.current(session, row.id)
     chosen = shown.recommended_trial
+    confirmation = further_trainings.current(session, row.id, chosen)
     kept = [] if chosen is None else artifacts.of_trial(session, chosen)
     return ResultsPart(
         sweep=row,

@@ -70,10 +70,14 @@ def test_trials_confirmed_one_after_the_other_are_compared_by_their_further_seed
     found = recommended()
     assert found["trial"]["number"] == 0, "trial 2 is worse by more than the spread"
     assert found["evidence"]["complexity"]["says"][-1].startswith("trial 1 may be as good as trial 0")
-    assert (
-        found["confirmation"]["says"][0] == "trial 0, which is recommended, has a confirmation of its own, not this one"
-    )
+    shown = [each["trial"]["number"] for each in found["confirmation"]["candidates"]]
+    assert shown == [0], "that of the recommended trial, not the newest"
     assert "was not confirmed: these were" not in page(client, f"/sweeps/{sweep}", part="sweep-results")
+    assert client.post(f"/v1/sweeps/{sweep}:confirm", json={"seeds": 1, "trials": [1]}).status_code == 201
+    going = recommended()["confirmation"]
+    assert going["says"] == ["trial 0, which is recommended, has a confirmation of its own, not this one"]
+    assert "not being confirmed" not in page(client, f"/sweeps/{sweep}", part="sweep-results")
+    assert client.post(f"/v1/sweeps/{going['id']}:cancel").status_code == 200
     confirm(t1=(2.3, 2.2))
     found = recommended()
     assert (found["trial"]["number"], found["smaller"]["instead_of"]["number"]) == (1, 0)
