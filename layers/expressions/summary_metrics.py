@@ -55,4 +55,5 @@ def cost_metric(objectives: Sequence[str], document: Mapping[str, object]) -> st
 
 def _constrained(document: Mapping[str, object]) -> list[str]:
     texts = cast("Sequence[str]", document.get("constraints", []))
-    return [name for text in texts for name in parse_constraint(text).metrics]
+    known = MetricNames.of(document).known
+    return [known(name) for text in texts for name in parse_constraint(text).metrics]

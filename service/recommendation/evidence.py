@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from layers.capabilities import Target
-from layers.expressions.summary_metrics import summary_metrics
 from service.common.states import TrialState
 from service.database.models import Confirmation, Dataset, Measurement, Sweep, Trial
 from service.datasets.implications import TrainedModel, implications, training_tokens
@@ -66,7 +65,7 @@ def detailed(session: Session, sweep: Sweep, wishes: SelectionPreferences | None
     return ExplainedRecommendation(
         **found.answer().__dict__,
         objectives=[sweep_schemas.Objective(**each) for each in sweep.objectives],
-        summary_metrics=summary_metrics([each["metric"] for each in sweep.objectives], sweep.document),
+        summary_metrics=leaderboards.summary_of(sweep),
         prefer=list(found.wishes.prefer),
         within=[str(limit) for limit in found.wishes.within],
         weights=found.wishes.weights,

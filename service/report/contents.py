@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from layers.expressions.metric_names import MetricNames
+from layers.expressions.summary_metrics import cost_metric
 from layers.metrics import AT
 from layersweep import __version__
 from layersweep.json_values import JsonObject
@@ -15,20 +16,30 @@ from service.common.states import TrialState
 from service.confirmation import results
 from service.confirmation.schemas import RecommendationDetail
 from service.database.counts import REPLICATE, replicates_of
-from service.database.models import Attempt, Dataset, Measurement, Sweep, Trial, Worker
+from service.database.models import Attempt, Dataset, Measurement, Sweep, Trial, TrialMetric, Worker
 from service.database.sessions import now
 from service.datasets.implications import implications
 from service.errors import NotFoundError
 from service.recommendation import further_trainings
 from service.recommendation.evidence import detailed
 from service.recommendation.preferences import SelectionPreferences
-from service.report.schemas import Report, ReportedDataset, Reproduction, Unrecommended
+from service.report.schemas import (
+    Report,
+    ReportedDataset,
+    ReportedPoint,
+    ReportedTradeoff,
+    Reproduction,
+    Unrecommended,
+)
 from service.results import constraints, leaderboards
 from service.results.schemas import LeaderboardRow
 from service.sweeps import sweeps
 
 MAX_FRONT = 50
 """Rows of the front that a report lists."""
+
+MAX_POINTS = 1000
+"""Trials in its picture of the trade-off."""
 
 
 def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -> Report:
@@ -50,7 +61,9 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
         sweep=sweeps.detail(session, row),
         dataset=None if dataset is None else ReportedDataset.model_validate(dataset),
         states=_states(row),
+        summary_metrics=leaderboards.summary_of(row),
         front=_by_first_objective(front, row)[:MAX_FRONT],
+        tradeoff=_tradeoff(session, row),
         recommendation=recommendation,
         unrecommended=None if recommendation is not None else _unrecommended(session, row, dataset),
         confirmation=None if confirmation is None else results.to_schema(session, confirmation, recommended),
@@ -58,6 +71,29 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
             session, row, dataset, recommendation, [] if confirmation is None else confirmation.seeds
         ),
     )
+
+
+def _tradeoff(session: Session, sweep: Sweep) -> ReportedTradeoff:
+    objectives = [objective["metric"] for objective in sweep.objectives]
+    x = objectives[0] if len(objectives) > 1 else cost_metric(objectives, sweep.document)
+    y = objectives[-1]
+    of_x, of_y = aliased(TrialMetric), aliased(TrialMetric)
+    query = (
+        sa.select(Trial.id, Trial.number, Trial.pareto_rank, Trial.feasible, of_x.value, of_y.value)
+        .join(of_x, sa.and_(of_x.trial_id == Trial.id, of_x.name == x))
+        .join(of_y, sa.and_(of_y.trial_id == Trial.id, of_y.name == y))
+        .where(Trial.sweep_id == sweep.id, Trial.state == TrialState.COMPLETE, Trial.replicate_of.is_(None))
+    )
+    is_off_front = sa.case((Trial.pareto_rank == 1, 0), else_=1)
+    rows = session.execute(query.order_by(is_off_front, Trial.number.desc()).limit(MAX_POINTS)).all()
+    total = len(rows)
+    if total == MAX_POINTS:
+        total = session.scalar(sa.select(sa.func.count()).select_from(query.subquery())) or 0
+    points = [
+        ReportedPoint(trial=trial, number=number, x=at_x, y=at_y, on_front=rank == 1, feasible=feasible)
+        for trial, number, rank, feasible, at_x, at_y in rows
+    ]
+    return ReportedTradeoff(x=x, y=y, total=total, points=points)
 
 
 def _unrecommended(session: Session, sweep: Sweep, dataset: Dataset | None) -> Unrecommended:

@@ -47,18 +47,23 @@ class Bar:
 
 
 def trade_off(report: Report) -> Scatter | None:
-    """The front by the first and the last objective, as on the page; one objective by the parameter count."""
-    metrics = [objective.metric for objective in report.sweep.objectives]
-    x, y = (metrics[0], metrics[-1]) if len(metrics) > 1 else ("parameter_count", metrics[0])
+    """The complete trials by the first and the last objective, as on the page; one objective by what it costs."""
+    found = report.tradeoff
     recommended = None if report.recommendation is None else report.recommendation.trial.trial
     goals: dict[str, Goal] = {objective.metric: objective.goal for objective in report.sweep.objectives}
     points = [
-        charts.Point(row.trial, row.number, row.metrics[x], row.metrics[y], True, True, row.trial == recommended)
-        for row in report.front
-        if x in row.metrics and y in row.metrics
+        charts.Point(
+            point.trial,
+            point.number,
+            point.x,
+            point.y,
+            point.on_front,
+            bool(point.feasible),
+            point.trial == recommended,
+        )
+        for point in found.points
     ]
-    rest = _off_the_front(report, x, y, {point.trial for point in points})
-    return charts.scatter([*rest, *points], x, y, goals)
+    return charts.scatter(points, found.x, found.y, goals)
 
 
 def gap_by_size(report: Report) -> Scatter | None:
@@ -129,21 +134,6 @@ def baselines(report: Report) -> list[Bar]:
         bars.append(("recommended trial", own, True))
     highest = max((loss for _, loss, _ in bars), default=1.0) or 1.0
     return [Bar(name, loss, round(1000 * max(0.0, loss / highest), 1), is_own) for name, loss, is_own in bars]
-
-
-def _off_the_front(report: Report, x: str, y: str, front: set[str]) -> list[charts.Point]:
-    """Complete trials whose values of both metrics the evidence has: size, gap and validation loss."""
-    if report.recommendation is None:
-        return []
-    points: list[charts.Point] = []
-    for point in report.recommendation.evidence.complexity.points:
-        if point.trial not in front and point.objectives.keys() >= {x, y}:
-            points.append(
-                charts.Point(
-                    point.trial, point.number, point.objectives[x], point.objectives[y], False, point.feasible, False
-                )
-            )
-    return points
 
 
 def _tests(runs: Sequence[object]) -> list[float]:

@@ -14,7 +14,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from layers.declarations.inference.shapes import shapes_of
-from layers.expressions.metric_names import MetricNames
+from layers.metrics import Goal
 from layersweep.display.leaderboards import short_names
 from layersweep.documents import of_configuration
 from layersweep.json_values import JsonObject
@@ -39,7 +39,6 @@ _ENVIRONMENT_SHOWN = (
     "intra_op_threads",
     "kernel",
 )
-_USUAL = ("latency_ms_p50", "memory_bytes", "validation_loss", "parameter_count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,9 @@ class ReportView:
     splits: list[str]
     setting: Mapping[str, str]
     """What was asked, of what data, and where and at which shape it was measured."""
+    goals: Mapping[str, Goal]
     columns: list[str]
-    """Metrics of the front."""
+    """Metrics of the front, and of the recommended trial."""
     shapes: ShapeTable | None
     """The recommended trial's figures at each shape."""
     served: ShapeTable | None
@@ -102,9 +102,7 @@ def headers() -> Mapping[str, str]:
 def _view(report: Report) -> ReportView:
     found = report.recommendation
     confirmed = _confirmed(report, found)
-    objectives = [objective.metric for objective in report.sweep.objectives]
     known = {name for row in report.front for name in row.metrics}
-    usual = map(MetricNames.of(report.reproduction.document).resolve, _USUAL)
     names = dict.fromkeys(name for row in report.front for name in row.parameters)
     parameters = [name for name in names if len({str(row.parameters.get(name)) for row in report.front}) > 1]
     environment = report.reproduction.environment
@@ -118,7 +116,8 @@ def _view(report: Report) -> ReportView:
         bars=pictures.baselines(report),
         splits=[] if report.dataset is None else [_split(*each) for each in report.dataset.parts.items()],
         setting=_setting(report),
-        columns=[name for name in dict.fromkeys([*objectives, *usual]) if name in known],
+        goals={objective.metric: objective.goal for objective in report.sweep.objectives},
+        columns=[name for name in report.summary_metrics if name in known],
         shapes=_shapes(report),
         served=None if found is None else served_table(found.configuration, found.trial.metrics),
         parameters=parameters,

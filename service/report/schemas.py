@@ -48,13 +48,35 @@ class Unrecommended(Schema):
     loosened: list[LoosenedLimits] = Field(description="limits under which some of its trials would be feasible")
 
 
+class ReportedPoint(Schema):
+    """A complete trial in the picture of a trade-off."""
+
+    trial: str
+    number: int
+    x: float
+    y: float
+    on_front: bool
+    feasible: bool | None
+
+
+class ReportedTradeoff(Schema):
+    """Complete trials by two metrics: the first and the last objective, or what one objective is weighed against."""
+
+    x: str
+    y: str
+    total: int = Field(description="complete trials that have both")
+    points: list[ReportedPoint] = Field(description="the front, then the newest; not all of very many")
+
+
 class Report(Schema):
     title: str
     made_at: Timestamp
     sweep: SweepDetail
     dataset: ReportedDataset | None
     states: dict[str, int] = Field(description="trials by state")
+    summary_metrics: list[str] = Field(description="what a summary shows of a trial; as of the leaderboard")
     front: list[LeaderboardRow]
+    tradeoff: ReportedTradeoff
     recommendation: RecommendationDetail | None = Field(description="null while no trial is complete and feasible")
     unrecommended: Unrecommended | None = Field(description="null with a recommendation")
     confirmation: Confirmation | None

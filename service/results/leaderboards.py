@@ -66,12 +66,17 @@ def page(
     return result_schemas.Leaderboard(
         sweep=sweep.id,
         objectives=[sweep_schemas.Objective(**objective) for objective in sweep.objectives],
-        summary_metrics=summary_metrics([each["metric"] for each in sweep.objectives], sweep.document),
+        summary_metrics=summary_of(sweep),
         items=[to_row(trial, tied=trial.id in tied) for trial in trials],
         next_page_token=next_token,
         total=len(selection.order),
         noise=noise_by_counts(session, sweep, _noise_counts(columns, cv_name(sweep))),
     )
+
+
+def summary_of(sweep: Sweep) -> list[str]:
+    """The metrics that a summary of its trials shows, as far as they have them."""
+    return summary_metrics([objective["metric"] for objective in sweep.objectives], sweep.document)
 
 
 def ordered_ids(session: Session, store: ColumnStore, sweep: Sweep, sort: str, filters: Filters) -> list[str]:

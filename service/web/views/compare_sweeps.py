@@ -63,7 +63,7 @@ class SweepComparison:
     best: list[Row]
     """The best value of each objective."""
     recommended: list[Row]
-    """The objectives of the recommended trials."""
+    """What summaries show of the recommended trials."""
     parameters: list[Row]
     """Their parameters, if they differ."""
     incomparable: list[str]
@@ -98,7 +98,11 @@ def compare_sweeps(
         offered=_offered(session, ids, lists),
         facts=[each for each in _facts(session, rows) if each.differs],
         best=[_row(name, _best_values(best, rows, name), goals, incomparable) for name in objectives],
-        recommended=[_row(name, [each.get(name) for each in chosen], goals, incomparable) for name in objectives],
+        recommended=[
+            _row(name, [each.get(name) for each in chosen], goals, incomparable)
+            for name in _summary(rows, objectives)
+            if name in goals or any(name in each for each in chosen)
+        ],
         parameters=_parameters(trials),
         incomparable=incomparable,
         fronts=_fronts(session, rows, labels),
@@ -109,6 +113,11 @@ def compare_sweeps(
 def _labels(rows: Sequence[Sweep]) -> dict[str, str]:
     names = Counter(row.name for row in rows)
     return {row.id: row.name if names[row.name] == 1 else f"{row.name} · {row.id[-6:]}" for row in rows}
+
+
+def _summary(rows: Sequence[Sweep], objectives: Sequence[str]) -> list[str]:
+    """What summaries of any of the sweeps show, all objectives first."""
+    return list(dict.fromkeys([*objectives, *(name for row in rows for name in leaderboards.summary_of(row))]))
 
 
 def _best_values(best: Mapping[str, Mapping[str, BestTrial]], rows: Sequence[Sweep], name: str) -> list[float | None]:
@@ -149,7 +158,7 @@ def _facts(session: Session, rows: Sequence[Sweep]) -> list[Row]:
 
 def _row(name: str, values: Sequence[float | None], goals: Mapping[str, Goal], incomparable: Sequence[str]) -> Row:
     known = [value for value in values if value is not None]
-    if len(set(known)) < 2 or name in incomparable:
+    if len(set(known)) < 2 or name in incomparable or name not in goals:
         return Row(name, list(values))
     return Row(name, list(values), max(known) if goals[name] == "maximize" else min(known))
 

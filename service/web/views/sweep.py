@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
-from layers.expressions.constraints import parse_constraint
 from layers.expressions.names import DECLARED
 from layers.expressions.summary_metrics import deciding_metrics
 from layers.metrics import Goal, is_metric
@@ -38,6 +37,7 @@ from service.operations import artifacts, transformers_export
 from service.pruning.schemas import Pruning
 from service.pruning.summary import summary_of
 from service.recommendation import further_trainings
+from service.recommendation.choice import goals_of
 from service.recommendation.schemas import Recommendation, SmallerTrial
 from service.results import constraints as constraint_results
 from service.results import leaderboards
@@ -59,9 +59,8 @@ FEWEST_FOR_EFFECTS = 8
 """Feasible trials."""
 MOST_COLUMNS = 13
 """Beside the trial's own: what fits a leaderboard 1,200 pixels wide."""
-_COLUMNS = ("validation_loss", "latency_ms_p50", "latency_ms_p99", "memory_bytes", "parameter_count", "accuracy")
 _COLUMNS_OF_SHARED = ("total_memory_bytes", "device_ms_per_token")
-"""Beside them if devices share some of the models: what that costs."""
+"""Beside the usual ones if devices share some of the models: what that costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +106,9 @@ class ResultsPart:
     ended: bool
     constraints: list[str]
     best: Mapping[str, BestTrial]
+    goals: Mapping[str, Goal]
+    summary_metrics: Sequence[str]
+    """What is shown of the recommended trial."""
     recommended: Recommendation | None
     smaller: SmallerTrial | None
     unconfirmed_smaller: str | None
@@ -195,6 +197,8 @@ def results(shown: ShownSweep) -> ResultsPart:
         ended=row.state in ENDED_SWEEPS,
         constraints=list(row.document.get("constraints", [])),
         best=shown.best,
+        goals=goals_of(row),
+        summary_metrics=leaderboards.summary_of(row),
         recommended=None if decided is None else decided.answer(),
         smaller=None if decided is None else decided.smaller_in_words(),
         unconfirmed_smaller=None if decided is None else decided.unconfirmed_in_words(),
@@ -315,8 +319,8 @@ def _extends(row: Sweep) -> list[str]:
 
 
 def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], parameters: Sequence[str]) -> list[str]:
-    """Those asked for; else objectives, what the sweep varies, what constraints name and the usual metrics, as many as
-    fit a screen. What the rows are sorted by is always among them."""
+    """Those asked for; else objectives, what the sweep varies and what else a summary shows, as many as fit a screen.
+    What the rows are sorted by is always among them."""
     known = metrics_of(row)
     key = known.known(query.sort.removeprefix("-"))
     sorted_by = [key] if is_metric(key) or key in parameters else []
@@ -325,9 +329,8 @@ def _chosen_columns(row: Sweep, query: SweepQuery, present: Sequence[str], param
         return list(dict.fromkeys([*chosen, *sorted_by]))
     objectives = [each["metric"] for each in row.objectives]
     swept = [name for name in row.space.get("open_parameters", []) if name in parameters]
-    named = {name for text in row.document.get("constraints", []) for name in parse_constraint(text).metrics}
-    columns = (*_COLUMNS, *(_COLUMNS_OF_SHARED if "tp_size" in parameters else ()))
-    usual = [*(name for name in known if name in named), *map(known.resolve, columns)]
+    shared = _COLUMNS_OF_SHARED if "tp_size" in parameters else ()
+    usual = [*leaderboards.summary_of(row), *map(known.resolve, shared)]
     found = dict.fromkeys([*objectives, *swept, *(name for name in usual if name in present)])
     # What is derived follows from the others: it is offered, and stands in the hint of each trial.
     return list(dict.fromkeys([*list(found)[: max(MOST_COLUMNS, len(objectives))], *sorted_by]))
@@ -363,7 +366,7 @@ def _running(session: Session, row: Sweep) -> list[RunningTrial]:
         .order_by(Trial.number)
         .limit(16)
     )
-    time, deciding = now(session), deciding_metrics([each["metric"] for each in row.objectives], row.document)
+    time, deciding = now(session), deciding_metrics(list(goals_of(row)), row.document)
     return [
         RunningTrial(
             trial=running,

@@ -10,6 +10,7 @@ from typing import Literal, cast
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from layers.expressions.constraints import parse_constraint
 from layers.expressions.metric_names import MetricNames
 from layers.expressions.names import DECLARED
 from layers.metrics import AT, Goal, split_name
@@ -31,6 +32,7 @@ _LATENCY_MEASUREMENTS = {
     "latency_first": "latency before training",
     "latency_samples_ms": "latency of the final engine",
 }
+GAPS = ("generalization_gap", "precision_gap")
 MEMORY = ("weights_bytes", "activation_bytes", "io_bytes")
 LATENCY = ("latency_ms_p50", "latency_ms_p90", "latency_ms_p99", "latency_cv", "throughput_per_s")
 GENERATION = (
@@ -78,6 +80,17 @@ class GeneratedSteps:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedConstraint:
+    """A constraint, with the trial's values of the metrics that it names."""
+
+    text: str
+    values: Mapping[str, float]
+    broken_by: float
+    """0 or less if it is kept."""
+    is_undecided: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TrialPage:
     now: float
     sweep: Sweep
@@ -88,6 +101,9 @@ class TrialPage:
     phases: list[tuple[charts.Segment, lease_schemas.PhaseTime]]
     metric_names: list[str]
     objectives: Mapping[str, Goal]
+    summary_metrics: list[str]
+    """What the head shows: those of every summary, and gaps."""
+    constraints: list[JudgedConstraint]
     curve: charts.Curve | None
     histogram: charts.Histogram | None
     """Of several shapes that of the first."""
@@ -136,6 +152,8 @@ def trial(session: Session, trial_id: str) -> TrialPage:
         phases=_phases(detail.attempts[-1] if detail.attempts else None),
         metric_names=(known := [name for name in names if name in metrics]) + sorted(metrics.keys() - set(known)),
         objectives={each["metric"]: each["goal"] for each in sweep_row.objectives},
+        summary_metrics=[*leaderboards.summary_of(sweep_row), *(name for name in GAPS if name in metrics)],
+        constraints=_constraints(detail),
         curve=charts.curve(detail.curve, baselines_nats(dataset)),
         histogram=charts.histogram(_latency_samples(detail.measurements, names.first), percentiles),
         latency_names=[full for name in LATENCY if (full := names.resolve(name)) in metrics],
@@ -169,6 +187,19 @@ def _parameters(sweep: Sweep, detail: lease_schemas.TrialDetail) -> list[VariedP
             source=DECLARED[name].source if name in DECLARED else "",
         )
         for name, value in detail.parameters.items()
+    ]
+
+
+def _constraints(detail: lease_schemas.TrialDetail) -> list[JudgedConstraint]:
+    undecided = [] if detail.noise is None else detail.noise.undecided
+    return [
+        JudgedConstraint(
+            text,
+            {name: detail.metrics[name] for name in parse_constraint(text).metrics if name in detail.metrics},
+            broken_by,
+            text in undecided,
+        )
+        for text, broken_by in (detail.violations or {}).items()
     ]
 
 

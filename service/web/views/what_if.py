@@ -10,14 +10,13 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from layers.expressions.constraints import parse_constraint
+from layers.expressions.summary_metrics import deciding_metrics
 from layers.metrics import Goal
 from service.common import formatting
 from service.database.models import Sweep, Trial
 from service.errors import UnprocessableError
 from service.recommendation.choice import Candidate, Choice, candidate_of, front_of, goal_of, goals_of
 from service.recommendation.preferences import SelectionPreferences, Within
-from service.results.plot_selection import metrics_of
 from service.web.views.query import ANY_PERCENT, SweepQuery
 
 WEIGHTS = (0.0, 4.0, 0.25)
@@ -115,8 +114,7 @@ def what_if(
 
 def _limited(sweep: Sweep) -> list[str]:
     """The metrics that have a slider: the objectives, and what constraints name."""
-    constrained = (name for text in sweep.document.get("constraints", []) for name in parse_constraint(text).metrics)
-    return list(dict.fromkeys([*goals_of(sweep), *map(metrics_of(sweep).known, constrained)]))
+    return deciding_metrics(list(goals_of(sweep)), sweep.document)
 
 
 def _range(front: Sequence[Candidate], metric: str, goals: Mapping[str, Goal]) -> tuple[float, float] | None:
