@@ -9,6 +9,7 @@ from typing import Any, cast
 from layers.configuration import Sections, flatten
 from layers.dataset_facts import fixed_lengths
 from layers.declarations.per_layer import base_path
+from layers.declarations.training import CHECKPOINT, NO_CHECKPOINT
 from layers.expressions.names import VARIABLES, Names
 from layers.parameter import ParameterError, Scalar
 from layers.presets import PRESETS
@@ -17,6 +18,8 @@ from layers.space.document_fields import FindStart
 from layers.space.evaluation import PointError, evaluate_entry, is_active
 from layers.space.search_parameters import Entry
 from layers.space.space import Space, section_of
+
+INITIALIZE_FROM = "training.initialize_from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,8 @@ class StartReader:
             if preset is None:
                 self._problems.add(pointer, f"there is no preset {shown(name)}", did_you_mean(name, PRESETS))
                 return None
-            return self._point(f"preset:{name}", pointer, {}, _filled(self._space, preset.values))
+            offered = {**self._weights(), **_filled(self._space, preset.values)}
+            return self._point(f"preset:{name}", pointer, {}, offered)
         if kind == "checkpoint":
             described = self._find_start(cast("str", item))
             if described is None:
@@ -69,7 +73,8 @@ class StartReader:
                 self._problems.add(pointer, f"there is no checkpoint {shown(name)}", remedy)
                 return None
             given = cast("Mapping[str, Scalar]", described)
-            return self._point(f"checkpoint:{name}", pointer, {}, _filled(self._space, given))
+            offered = {**self._weights(name), **_filled(self._space, given)}
+            return self._point(f"checkpoint:{name}", pointer, {}, offered)
         if kind == "trial":
             values = self._find_start(cast("str", item))
             if values is None:
@@ -80,12 +85,22 @@ class StartReader:
                 return None
             if isinstance(values.get("model"), Mapping):
                 values = {**flatten(cast("Sections", values)), **cast("dict[str, Scalar]", values.get(VARIABLES, {}))}
-            return self._point(f"trial:{name}", pointer, {}, values)
+            return self._point(f"trial:{name}", pointer, {}, {**self._weights(), **values})
         remedy = (
             "write preset:NAME, trial:SWEEP/NUMBER, checkpoint:NAME, or the values of the open parameters as a mapping"
         )
         self._problems.add(pointer, f"{shown(item)} is not a start", remedy)
         return None
+
+    def _weights(self, checkpoint: str | None = None) -> dict[str, Scalar]:
+        """What a training begins with at a start that does not say it: random weights, or those of the `checkpoint`
+        that the start is, where the document lets trials begin with them."""
+        opening = next((entry.opening for entry in self._space.entries if entry.name == INITIALIZE_FROM), None)
+        for value in () if opening is None else opening.values:
+            found = CHECKPOINT.fullmatch(str(value))
+            if found is not None and found["name"] == checkpoint:
+                return {INITIALIZE_FROM: value}
+        return {INITIALIZE_FROM: NO_CHECKPOINT}
 
     def _inline(self, pointer: str, item: Mapping[Any, Any], prefix: str = "") -> dict[str, tuple[str, Any]] | None:
         """Name -> (pointer, value) of a point that is spelt out, nested or dotted; None if a name is wrong."""
@@ -153,7 +168,10 @@ class StartReader:
         opening = entry.opening
         assert opening is not None
         if value is None:
-            self._problems.add(where, f"{name} says nothing of {entry.name}", f"it can be {opening.allowed()}")
+            whole = name.startswith("start_from/")
+            place = "add it to this start" if whole else "write the start as a mapping, with this parameter"
+            remedy = f"{place}: it can be {opening.allowed()}"
+            self._problems.add(where, f"{name} says nothing of {entry.name}", remedy)
             return
         try:
             environment[entry.name] = opening.canonical(value)

@@ -51,7 +51,9 @@ def add(
         return
     size = f"{units.count(record['parameter_count'])} parameters"
     out.print(Text(f"Registered {record['name']} ({record['id']}): {record['architecture']}, {size}."))
-    out.print(Text(f'Begin a sweep there: start_from: ["checkpoint:{record["name"]}"]', style="dim"))
+    reference = f"checkpoint:{record['name']}"
+    out.print(Text(f'Try its parameters first in a sweep: start_from: ["{reference}"]', style="dim"))
+    out.print(Text(f'Begin trainings with its weights: training: {{initialize_from: "{reference}"}}', style="dim"))
 
 
 @checkpoints.command("list")

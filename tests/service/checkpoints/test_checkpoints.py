@@ -170,6 +170,21 @@ def test_a_sweep_starts_at_its_configuration(client: TestClient) -> None:
     assert client.delete("/v1/checkpoints/small").status_code == 204
 
 
+def test_a_start_begins_with_the_weights_of_its_checkpoint_where_the_space_has_them(
+    client: TestClient, services: Services
+) -> None:
+    upload(client, GOOD)
+    upload(client, GOOD, "twin")
+
+    def begun(*values: str) -> str:
+        training = {"steps": 5, "initialize_from": {"values": ["none", *values]}}
+        (start,) = drafts.prepare(services.database, {**SWEEP, "training": training}).document.starts
+        return str(start.chosen["training.initialize_from"])
+
+    assert begun("checkpoint:twin", "checkpoint:small").startswith("checkpoint:small@")
+    assert begun("checkpoint:twin") == "none"
+
+
 def test_a_checkpoint_outside_of_the_space_is_no_start(client: TestClient) -> None:
     upload(client, checkpoint_files(**{"mlp.ffn_hidden_size": 48}))
     answer = client.post("/v1/sweeps", json=SWEEP)
