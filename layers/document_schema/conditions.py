@@ -11,7 +11,7 @@ from layers.declarations.per_layer import BLOCK_PATHS, STACKS
 from layers.document_schema.parameters import Schema
 from layers.metrics import AT, METRICS
 from layers.parameter import REQUIRED
-from layers.space.document_fields import lacking_metric
+from layers.space.checks.lacking_metrics import lacking_metric
 from layers.wanted_target import RUNTIMES
 
 _PROBE = "probe"

@@ -8,6 +8,7 @@ from layers.labels import MAX_LABELS
 from layers.labels import NAME as LABEL
 from layers.metrics import METRICS
 from layers.presets import PRESETS
+from layers.space.checks.lacking_metrics import lacking_metric
 from layers.space.document_fields import (
     AUTO,
     BUDGET,
@@ -22,7 +23,6 @@ from layers.space.document_fields import (
     REQUIREMENTS,
     SAMPLERS,
     TITLE_PATTERN,
-    lacking_metric,
 )
 from layers.space.replicates import MAX_REPLICATES
 from layers.wanted_target import RUNTIMES

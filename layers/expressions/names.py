@@ -110,7 +110,14 @@ class Names:
             return ends[0]
         if ends:
             raise UnknownNameError(f"{name} could be any of {', '.join(ends)}", "write the full name")
-        raise UnknownNameError(f"{name} is not a parameter", did_you_mean(name, [*every, *(metrics or ())]))
+        near_metric = did_you_mean(name, metrics or METRICS).startswith("did")
+        if metrics is not None:
+            what = "metric" if near_metric and "." not in name else "parameter or metric"
+            raise UnknownNameError(f"{name} is not a {what}", did_you_mean(name, [*every, *metrics]))
+        remedy = did_you_mean(name, every)
+        if near_metric and not remedy.startswith("did"):
+            remedy = "metrics are known once a trial is measured: conditions on them belong in constraints"
+        raise UnknownNameError(f"{name} is not a parameter", remedy)
 
     def _full_name_of_layer(self, name: LayerName) -> str:
         path = self._full_name(name.path, None)

@@ -24,6 +24,8 @@ from layers.metrics import METRICS
 from layers.metrics import metric as declaration_of
 from layers.parameter import Scalar
 from layers.problems import DocumentError, Problem, Problems, shown
+from layers.space.checks.lacking_metrics import lacking_metric, remedy_of_lacking
+from layers.space.checks.misfits import note_misfits
 from layers.space.document_fields import (
     Budget,
     FieldReader,
@@ -31,7 +33,6 @@ from layers.space.document_fields import (
     FindStart,
     Objective,
     SearchSettings,
-    lacking_metric,
 )
 from layers.space.enumeration import MAX_POINTS, expression_characters
 from layers.space.evaluation import PointError, Rejection
@@ -260,6 +261,7 @@ class _Reading:
         decided_by = [each["metric"] for each in objectives]
         check_replicates(search.get("replicates", 0), task, decided_by, opened, self._problems)
         if len(self._problems):
+            note_misfits(entries, {name for rule in rules for name in rule.expression.names}, self._problems)
             return None
         space = Space(
             task=task,
@@ -352,12 +354,11 @@ class _Reading:
             if variable is not None and constraint.stage != "static":
                 remedy = "name what is derived from it; constraints on parameter_count and flops may name variables"
                 self._problems.add(pointer, f"{shown(text)}: a trial's results know no {variable}", remedy)
-            lacking = [
-                lacking_metric(metric, task, about, runtime, generates=self._fields.generates())
-                for metric in constraint.metrics
-            ]
-            for reason in filter(None, lacking):
-                self._problems.add(pointer, f"{shown(text)}: {reason}", "choose another metric")
+            generates = self._fields.generates()
+            for metric in constraint.metrics:
+                reason = lacking_metric(metric, task, about, runtime, generates=generates)
+                if reason is not None:
+                    self._problems.add(pointer, f"{shown(text)}: {reason}", remedy_of_lacking(metric, generates))
             constraints.append(constraint)
         return tuple(constraints)
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 from layers.dataset_facts import DatasetDescription
-from layers.declarations.inference.mode import GENERATE
+from layers.declarations.inference.mode import FORWARD
 from layers.declarations.kinds import TASKS
 from layers.expressions.metric_names import MetricNameError, MetricNames
-from layers.metrics import Goal, split_name
+from layers.metrics import Goal
 from layers.metrics import metric as declaration_of
 from layers.problems import Problem, Problems, below, did_you_mean, shown
+from layers.space.checks.lacking_metrics import remedy_of_lacking
 from layers.space.replicates import read_replicates
 from layers.wanted_target import TARGET_FIELDS, WantedTarget, read_wanted_target
 
@@ -41,12 +42,6 @@ SAMPLERS = ("auto", "tpe", "nsga2", "surrogate", "gp", "qmc", "random", "grid")
 HARDWARE_FIRST = ("auto", "always", "never")
 PRUNERS = ("auto", "none", "pareto", "asha")
 _MEASURED = ". auto measures before training only where a constraint can end a trial by what is measured"
-GPU_METRICS = ("latency_ms_enqueue_p50", "latency_ms_enqueue_p99")
-"""A CPU has no queue of launches to time."""
-
-PROBE_QUALITY = ("device_seconds", "parity_error", "parity_error_worst")
-"""What is known at a trial's end, and needs no training."""
-
 TITLE_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f][^\u0000-\u001f\u007f-\u009f]*$"
 """Of a sweep's name: one line, and not only spaces."""
 
@@ -213,7 +208,7 @@ class FieldReader:
             return None
         lacking = has_metric(metric)
         if lacking is not None:
-            self._problems.add(below(pointer, "metric"), lacking, "choose another metric")
+            self._problems.add(below(pointer, "metric"), lacking, remedy_of_lacking(metric, self.generates()))
         if goal is not None and goal not in ("minimize", "maximize"):
             self._problems.add(below(pointer, "goal"), f"{shown(goal)} is not a goal", "write minimize or maximize")
         own = declaration_of(metric).goal
@@ -284,10 +279,12 @@ class FieldReader:
         return read_wanted_target(self._mapping("target", TARGET_FIELDS), is_given=is_given, problems=self._problems)
 
     def generates(self) -> bool:
-        """Whether `inference` is of the mode `generate`; what is wrong with it, its reader says."""
-        written = self._document.get("inference")
-        named = cast("Mapping[Any, Any]", written).get("mode") if isinstance(written, Mapping) else None
-        return (cast("Mapping[Any, Any]", named).get("value") if isinstance(named, Mapping) else named) == GENERATE
+        """Whether `inference` is of the mode `generate`, or may be meant to: its reader says what is wrong with it."""
+        written = self._document.get("inference", {})
+        if not isinstance(written, Mapping):
+            return True
+        named = cast("Mapping[Any, Any]", written).get("mode", FORWARD)
+        return (cast("Mapping[Any, Any]", named).get("value") if isinstance(named, Mapping) else named) != FORWARD
 
     def allow_sparse(self) -> bool:
         return self._boolean("/allow_sparse", self._document.get("allow_sparse", False), False)
@@ -382,35 +379,3 @@ def _is_number(value: object, low: float, high: float, *, above: bool) -> bool:
     ):
         return False
     return (low < value if above else low <= value) and value <= high
-
-
-def _counts_bytes(dataset: DatasetDescription) -> bool:
-    return dataset["tokenizer"] == "byte" or "validation_bytes" in dataset["facts"]
-
-
-def lacking_metric(
-    metric: str, task: str, dataset: DatasetDescription | None, runtime: str | None, *, generates: bool
-) -> str | None:
-    """Why a sweep cannot have `metric`, in words; None if it can. `dataset` is None if it is not known."""
-    if declaration_of(metric).of_generation and not generates:
-        return f"{metric} is measured in the mode generate: give inference.mode, prompt_tokens and new_tokens"
-    if metric == "test_loss":
-        return (
-            "no sweep sees the test split: choose by validation_loss, and confirm the choice when the sweep has ended"
-        )
-    if declaration_of(metric).source == "replicates":
-        return f"{metric} says how sure a validation_loss is, not how good: name validation_loss"
-    if task == "probe" and declaration_of(metric).stage == "quality" and metric not in PROBE_QUALITY:
-        return f"a probe has no {metric}: it has no data and is not trained"
-    if metric == "accuracy" and task == "causal_lm":
-        return "accuracy is of classification and seq2seq; a causal_lm has validation_loss"
-    if metric == "bits_per_byte" and task and task != "causal_lm":
-        return f"bits_per_byte is of a causal_lm, not of {task}"
-    if metric == "bits_per_byte" and dataset and not _counts_bytes(dataset):
-        return (
-            "the bytes of this dataset's validation split were not counted: register its file again, or with a "
-            "tokenizer that gives the text back"
-        )
-    if split_name(metric)[0] in GPU_METRICS and runtime == "onnxruntime":
-        return f"{metric} is measured on GPUs; onnxruntime runs on the CPU"
-    return None

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from layers.dataset_facts import DatasetDescription, facts_of
 from layers.expressions.names import VARIABLES, is_variable
 from layers.parameter import Scalar
+from layers.space.checks.windows import window_notes
 from layers.space.document import DocumentError, FeasibilityReport, Space, SweepDocument, UnexaminedSpace, begin
 from layers.space.feasibility import measure_feasibility
 from layers.space.replicates import replicate_notes
@@ -91,7 +92,7 @@ class ValidatedDocument:
         of_replicates = replicate_notes(document.search.get("replicates", 0), document.budget["trials"], points)
         return [
             schemas.ProblemItem(pointer=note.pointer, detail=note.detail, remedy=note.remedy)
-            for note in (*document.notes, *of_replicates, *device_notes(document.space))
+            for note in (*document.notes, *of_replicates, *window_notes(document.space), *device_notes(document.space))
         ]
 
     def _transformers(self) -> sweep_schemas.TransformersShare:

@@ -12,6 +12,7 @@ from layers.expressions.names import DECLARED
 from layers.metrics import METRICS
 from layers.parameter import Scalar
 from layers.presets import PRESETS
+from layers.space.checks.windows import window_notes
 from layers.space.document import DocumentError, Problem, flatten, parse_document, read_document
 from tests.layers.sweep_documents import DATASETS, GOOD, LEFT_OUT, changed, measured, parsed, problems
 
@@ -608,6 +609,11 @@ def test_what_a_preset_does_not_name_has_its_default() -> None:
     assert sweep.starts[0].chosen["attention.q_scaling"] == 1.0
 
 
+def test_a_start_that_lacks_a_value_says_where_to_write_it() -> None:
+    spelt, *_ = start_problems({"hidden_size": 64})
+    assert spelt.remedy.startswith("add it to this start")
+
+
 def test_a_start_says_nothing_of_parameters_that_are_absent_there() -> None:
     conditional = {"/model/attention/rotary_embedding_base": {"values": [1e4], "when": "num_layers > 2"}}
     assert "attention.rotary_embedding_base" not in parsed(conditional | {"/start_from": [POINT]}).starts[0].chosen
@@ -637,6 +643,42 @@ def test_a_trial_can_be_a_start_by_its_configuration() -> None:
     (problem,) = problems({"/start_from": ["trial:01J", "trial:02J"]}, find_start=find_start)
     assert problem.pointer == "/start_from/1"
     assert "the same point" in problem.detail
+
+
+# --- several problems -------------------------------------------------------------------------------------------------
+
+WINDOW = {"/model/attention/max_attention_window_size": {"values": [512]}}
+MASKS = {"/model/attention/attention_mask_type": {"values": ["causal", "sliding_window_causal"]}}
+GENERATED = {"/constraints": ["decode_ms_per_token_p50 <= 1"]}
+
+
+def test_one_answer_has_the_true_problems_and_none_that_follow_from_them() -> None:
+    found = problems(WINDOW | MASKS | GENERATED | {"/inference": {"mode": "generation"}})
+    assert sorted(problem.pointer for problem in found) == ["/inference/mode", *WINDOW]
+    (misfit,) = (problem for problem in found if problem.pointer in WINDOW)
+    assert "add when" in misfit.remedy
+    excluded = {"/rules": ["attention.attention_mask_type != 'causal'"]}
+    assert len(problems(WINDOW | MASKS | excluded | {"/inference": {"mode": "generation"}})) == 1
+
+
+def test_a_metric_of_generating_says_how_to_have_it() -> None:
+    (problem,) = problems(GENERATED)
+    assert problem.remedy.startswith("set inference.mode: generate")
+
+
+def test_a_misspelt_metric_is_told_to_be_none() -> None:
+    (constraint,) = problems({"/constraints": ["decode_ms_per_token <= 1"]})
+    assert "is not a metric" in constraint.detail
+    (rule,) = problems({"/rules": ["decode_ms_per_token <= 1"]})
+    assert "belong in constraints" in rule.remedy
+
+
+def test_a_window_that_hides_nothing_is_noted() -> None:
+    mask = {"/model/attention/attention_mask_type": "sliding_window_causal", "/inference/sequence_length": 128}
+    sizes = {"/model/attention/max_attention_window_size": {"values": [64, 128, 512]}}
+    notes = list(window_notes(parsed(mask | sizes).space))
+    assert [note.pointer[-1] for note in notes] == ["1", "2"]
+    assert "more than 128 tokens" in notes[1].detail
 
 
 # --- garbage --------------------------------------------------------------------------------------------------------
