@@ -110,16 +110,6 @@ class Pooled:
     is_known: bool
     """Each half of the interval is within what the figure has to be known to."""
 
-    def attainable(self, within: float) -> Pooled:
-        """What is the best to be hoped for of MOST_PROCESSES: the same figure in a narrower interval."""
-        degrees = PRIOR_DEGREES - 1
-        factor = math.sqrt(self.processes / MOST_PROCESSES)
-        factor *= T95[degrees + MOST_PROCESSES] / T95[degrees + self.processes]
-        value = self.interval.value
-        low, high = (value + factor * (bound - value) for bound in (self.interval.low, self.interval.high))
-        narrower = Interval(value, low, high)
-        return Pooled(narrower, MOST_PROCESSES, self.spread, narrower.half_width <= within)
-
 
 def intervals(samples_ms: Samples) -> dict[str, Interval]:
     """Every figure of the samples of one process, in ms; those of the percentiles in their order."""

@@ -46,6 +46,20 @@ def test_what_is_near_its_limit_is_measured_in_further_processes_and_judged_by_t
     assert repeats.figures["latency_ms_p50"].is_known
 
 
+def test_a_noisy_measurement_near_its_limit_is_repeated_if_calm_ones_would_decide_it() -> None:
+    def found(median: float, low: float, high: float) -> ProcessFigures:
+        interval = Interval(median, low, high)
+        return ProcessFigures({"decode_ms_per_token_p50": median}, {"decode_ms_per_token_p50": interval}, {})
+
+    noisy, calm = found(0.05815, 0.04891, 0.06738), found(0.0579, 0.0577, 0.0581)
+    limit = "decode_ms_per_token_p50 <= 0.061"
+    repeats, processes = repeated(limit, noisy, *[calm] * 4)
+    assert (processes > 1, verdict(repeats, limit)) == (True, "kept")
+    limit = "decode_ms_per_token_p50 <= 0.06"
+    repeats, processes = repeated(limit, noisy, *[calm] * 4)
+    assert (processes, verdict(repeats, limit)) == (1, "undecided"), "three calm ones would leave the limit inside"
+
+
 def test_processes_that_differ_by_more_than_the_distance_to_the_limit_judge_nothing() -> None:
     limit = "latency_ms_p50 <= 1.006"
     differing = [process(median) for median in (1.0, 1.03, 0.99, 1.02)]

@@ -1,8 +1,8 @@
 """Whether a latency is measured in further processes, and what they say together.
 
 A measurement near a limit is repeated if that may decide it: while the limit lies in the figure's interval, but would
-lie outside the narrowest interval that further processes can give. If it stays undecided, the figure itself decides if
-it is known well enough; otherwise the constraint cannot be judged.
+lie outside if all further processes were calm and found the same figure. If it stays undecided, the figure itself
+decides if it is known well enough; otherwise the constraint cannot be judged.
 
 An engine does the same work in each run. If runs differ a lot (MACHINE_CV), a tail exceeds the median because of other
 programs on the machine, so the interval of the tail then begins where that of the median does.
@@ -102,18 +102,17 @@ class Repeats:
         return {named_at(name, self._shape): each for name, each in found.items()}
 
     def _pooled(self, name: str, *, hoped: bool = False) -> Pooled:
-        """`hoped`: the best that further processes could give, if all of them are calm."""
-        earlier = self._known.get(named_at(name, self._shape))
-        found = pooled(
-            [each.intervals[name] for each in self._found],
-            WITHIN[name],
-            float(earlier) if isinstance(earlier, int | float) else None,
-        )
-        cv = fmean(each.cvs.get(name, 0.0) for each in self._found)
+        """`hoped`: with all further processes that there may be, if each finds the same figure without any noise."""
+        intervals = [each.intervals[name] for each in self._found]
+        cvs = [each.cvs.get(name, 0.0) for each in self._found]
         if hoped:
-            cv *= found.processes / MOST_PROCESSES
-            found = found.attainable(WITHIN[name])
-        if cv <= MACHINE_CV:
+            more = MOST_PROCESSES - len(intervals)
+            same = fmean(each.value for each in intervals)
+            intervals += [Interval(same, same, same)] * more
+            cvs += [0.0] * more
+        earlier = self._known.get(named_at(name, self._shape))
+        found = pooled(intervals, WITHIN[name], float(earlier) if isinstance(earlier, int | float) else None)
+        if fmean(cvs) <= MACHINE_CV:
             return found
         low = min(found.interval.value, self._pooled(MEDIANS[name], hoped=hoped).interval.low)
         return replace(found, interval=replace(found.interval, low=low), is_known=False)
