@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from layers.configuration import TrialConfiguration
+from layers.configuration import Configuration, TrialConfiguration
 from tests.workers.scripted_service import configuration
 from workers.devices.memory import DeviceMemory, MemoryShare
 from workers.devices.memory_estimate import PROCESS_BYTES, estimated_bytes
@@ -133,13 +134,20 @@ def test_a_wait_ends_with_its_interruption(attempts: Attempts) -> None:
 
 
 def test_an_estimate_grows_with_the_model_and_its_batch() -> None:
-    def of(**sections: dict[str, int]) -> float:
+    def of(**sections: dict[str, Any]) -> float:
         return estimated_bytes(TrialConfiguration.of(configuration(**sections)))
 
     small = of()
     assert PROCESS_BYTES < small < 2 * PROCESS_BYTES
     assert of(model={"hidden_size": 1024}) > small
     assert of(training={"batch_size": 4096}) > small + GIB / 2
+    read = {"batch_size": 4096, "sequence_length": 1024}
+    text = {**read, "mode": "generate", "prompt_tokens": 1000, "new_tokens": 24}
+    assert of(inference=text) == of(inference=read) + GIB / 2, "keys and values"
+    one = {**text, "batch_size": 1}
+    shapes = [{"name": "one", **one}, {"name": "many", **text}]
+    at_shapes = TrialConfiguration.of(Configuration(**configuration(inference=one), shapes=shapes))
+    assert estimated_bytes(at_shapes) == of(inference=text)
 
 
 def test_who_shares_a_model_has_every_device_in_his_turn(attempts: Attempts) -> None:
