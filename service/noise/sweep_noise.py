@@ -13,9 +13,10 @@ from sqlalchemy.orm import Session
 
 from layers.expressions.constraints import parse_constraint
 from layers.expressions.metric_names import MetricNames
-from layers.metrics import split_name
+from layers.expressions.summary_metrics import deciding_metrics, latency_metrics
+from layers.metrics import METRICS, split_name
 from service.common.formatting import plural
-from service.common.noise import NOISY_CV
+from service.common.noise import NOISY_CV, is_timed
 from service.common.schemas import Schema
 from service.common.states import TrialState
 from service.database.models import Sweep, Trial, TrialMetric
@@ -84,6 +85,7 @@ def noise_by_counts(session: Session, sweep: Sweep, counts: NoiseCounts) -> Swee
             metrics,
             of_threads=_THREADS.search(sweep.target_key or "") is not None,
             is_constrained=bool(sweep.document.get("constraints")),
+            of="" if any(map(is_of_forward, deciding_latencies(sweep))) else " of the forward pass",
         ),
     )
 
@@ -91,6 +93,17 @@ def noise_by_counts(session: Session, sweep: Sweep, counts: NoiseCounts) -> Swee
 def cv_name(sweep: Sweep) -> str:
     """The metric that says how noisy a measurement is; of several shapes at the first."""
     return MetricNames.of(sweep.document).resolve(CV)
+
+
+def deciding_latencies(sweep: Sweep) -> list[str]:
+    """The timed metrics that a sweep decides by, in full; if there is none, the latencies of its mode of inference."""
+    deciding = deciding_metrics([objective["metric"] for objective in sweep.objectives], sweep.document)
+    return [name for name in deciding if is_timed(name)] or latency_metrics(sweep.document)
+
+
+def is_of_forward(name: str) -> bool:
+    """Whether a timed metric is of sequences that are read at once, not of a prompt or its answer."""
+    return not METRICS[split_name(name)[0]].of_generation
 
 
 def _not_judged(sweep: Sweep) -> tuple[sa.ColumnElement[bool], ...]:
@@ -108,14 +121,17 @@ def _undecided_metrics(session: Session, sweep: Sweep) -> list[str]:
     return sorted(names)
 
 
-def _says(counts: NoiseCounts, metrics: Sequence[str], *, of_threads: bool, is_constrained: bool) -> str | None:
+def _says(
+    counts: NoiseCounts, metrics: Sequence[str], *, of_threads: bool, is_constrained: bool, of: str
+) -> str | None:
     """`10 of 10 measurements are noisy (CV 35–416 %): p99 cannot be judged on this machine. Pin cores, ...`.
 
-    `of_threads`: they were measured on a processor with several threads.
+    `of_threads`: they were measured on a processor with several threads. `of`: what the CV is of, if the sweep does not
+    decide by it.
     """
     if not counts.noisy and not counts.not_judged:
         return None
-    cv = _cv(counts.cv_low, counts.cv_high)
+    cv = _cv(counts.cv_low, counts.cv_high, of)
     verb = "is" if counts.noisy == 1 else "are"
     are = f"{counts.noisy} of {plural(counts.measured, 'measurement')} {verb} noisy ({cv})"
     if not counts.not_judged:
@@ -133,10 +149,10 @@ def _says(counts: NoiseCounts, metrics: Sequence[str], *, of_threads: bool, is_c
     return f"{are}: {what}" if counts.noisy else what
 
 
-def _cv(low: float | None, high: float | None) -> str:
+def _cv(low: float | None, high: float | None, of: str) -> str:
     """`CV 35–416 %`, of one `CV 35 %`."""
     ends = (f"{100 * each:.2g}" if each < 0.1 else f"{100 * each:.0f}" for each in (low, high) if each)
-    return f"CV {'–'.join(dict.fromkeys(ends))} %"
+    return f"CV{of} {'–'.join(dict.fromkeys(ends))} %"
 
 
 def short_name(name: str) -> str:

@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session, aliased
 from layers.expressions.metric_names import MetricNames
 from layers.metrics import AT
 from service.database.models import Dataset, Measurement, Sweep, Trial, TrialMetric
+from service.noise.sweep_noise import deciding_latencies, is_of_forward
 from service.recommendation.choice import Candidate
 from service.recommendation.further_trainings import ConfirmedLosses
 from service.recommendation.noise import BLOCKS_MEASUREMENT, Blocks, sampling_error
-from service.recommendation.uncertainty import MedianLatency, Noise
+from service.recommendation.uncertainty import Noise, TimedFigure
 
 SPLIT = "validation"
 LATENCY = "latency_ms_p50"
@@ -47,6 +48,7 @@ def noise_of(
         )
     )
     blocks = validation_blocks(session, [chosen.id])
+    deciding = deciding_latencies(sweep)
     spread = confirmed.spread
     own_spread = None if spread is not None else spread_of_trainings(session, sweep.id)
     return Noise(
@@ -56,7 +58,9 @@ def noise_of(
         trainings=chosen.trainings,
         is_confirmed=spread is not None,
         is_confirmable=sweep.dataset_id is None or "test" in session.get_one(Dataset, sweep.dataset_id).parts,
-        median=_median(front[chosen.id], latency),
+        timed={name: figure for name in deciding if (figure := _timed(front[chosen.id], name)) is not None},
+        is_of_forward=any(map(is_of_forward, deciding)),
+        median=_timed(front[chosen.id], latency),
         worker_half_width_share=half_width,
         latency_rebuilt_share=rebuilt.get(chosen.id),
         front_rebuilt_shares=tuple(rebuilt.values()),
@@ -64,12 +68,12 @@ def noise_of(
     )
 
 
-def _median(trial: Trial, latency: str) -> MedianLatency | None:
+def _timed(trial: Trial, metric: str) -> TimedFigure | None:
     """With its interval, as the worker said it."""
-    figure = None if trial.noise is None else trial.noise["figures"].get(latency)
-    if figure is None or latency not in trial.metrics:
+    figure = None if trial.noise is None else trial.noise["figures"].get(metric)
+    if figure is None or metric not in trial.metrics:
         return None
-    return MedianLatency(trial.metrics[latency], figure["low"], figure["high"], figure["processes"])
+    return TimedFigure(trial.metrics[metric], figure["low"], figure["high"], figure["processes"])
 
 
 def spread_of_trainings(session: Session, sweep_id: str) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from layers.metrics import Goal, split_name
 from service.common import formatting
@@ -23,8 +23,8 @@ Z95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
-class MedianLatency:
-    """A median latency in ms, and the bounds of its 95 % interval. Noise slows, so the upper side may be much wider."""
+class TimedFigure:
+    """A timed metric, and the bounds of its 95 % interval. Noise slows, so the upper side may be much wider."""
 
     value: float
     low: float
@@ -33,12 +33,17 @@ class MedianLatency:
 
     @property
     def share_below(self) -> float:
-        """How far it reaches below, relative to the median."""
+        """How far it reaches below, relative to the value."""
         return (self.value - self.low) / self.value if self.value > 0 else 0.0
 
     @property
     def share_above(self) -> float:
         return (self.high - self.value) / self.value if self.value > 0 else 0.0
+
+    @property
+    def half_width_share(self) -> float:
+        """The larger half, relative to the value."""
+        return max(self.share_below, self.share_above)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +52,12 @@ class Noise:
 
     shape: str | None = None
     """At which shape a latency was measured that the noise of all shapes' is told by; None if there is one."""
-    median: MedianLatency | None = None
+    timed: Mapping[str, TimedFigure] = field(default_factory=dict[str, TimedFigure])
+    """The timed metrics that the sweep decides by, else the latencies of its mode, if their intervals are known."""
+    is_of_forward: bool = True
+    """Whether a latency of the forward pass is among these metrics."""
+    median: TimedFigure | None = None
+    """Of the forward pass."""
     worker_half_width_share: float | None = None
     """Of the median's interval within a process, as a worker says it that says no interval."""
     latency_rebuilt_share: float | None = None
@@ -68,7 +78,7 @@ class Noise:
         """The larger half of the median's interval, relative to it."""
         if self.median is None:
             return self.worker_half_width_share
-        return max(self.median.share_below, self.median.share_above)
+        return self.median.half_width_share
 
     @property
     def latency_deviation_shares(self) -> tuple[float, float]:
@@ -184,29 +194,50 @@ def says_of_figures(noise: Noise, metrics: Mapping[str, float]) -> list[str]:
 
 
 def _says_of_noise(noise: Noise) -> list[str]:
+    says = [f"the {_spoken(name)} is {_known(name, figure)}" for name, figure in noise.timed.items()]
+    if noise.is_of_forward:
+        says += _says_of_forward(noise, is_said=bool(says))
+    elif noise.timed:
+        # Two builds are compared by the forward pass alone, which says nothing of a prompt and its answer.
+        says.append(f"how far another build's {' and '.join(map(label, noise.timed))} would land is not known")
+    if noise.sampling_error_nats is not None:
+        says.append(f"the validation split is finite: standard error {_nats(noise.sampling_error_nats)}")
+    return says
+
+
+def _says_of_forward(noise: Noise, *, is_said: bool) -> list[str]:
+    """Of the median latency, unless something was said of a latency, and of its builds."""
     says: list[str] = []
-    if noise.latency_half_width_share is not None:
-        at = "" if noise.shape is None else f" at {noise.shape}"
-        says.append(f"the median latency{at} is {_known(noise.median, noise.latency_half_width_share)}")
+    if not is_said and noise.median is not None:
+        says.append(f"the {_spoken('latency_ms_p50', noise.shape)} is {_known('latency_ms_p50', noise.median)}")
+    elif not is_said and noise.worker_half_width_share is not None:
+        width = max(noise.worker_half_width_share, LEAST_SHARE)
+        known = f"known to within {width:.1%} (95 %, within one process)"
+        says.append(f"the {_spoken('latency_ms_p50', noise.shape)} is {known}")
     if noise.latency_rebuilt_share is not None:
         differed = abs(noise.latency_rebuilt_share)
         by = f"{differed:.1%}" if differed >= LEAST_SHARE else f"less than {LEAST_SHARE:.1%}"
         says.append(f"built and measured twice in two processes, its p50 differed by {by}")
     elif noise.latency_half_width_share is not None:
         says.append("built once: how far the latency of another build lands is not known")
-    if noise.sampling_error_nats is not None:
-        says.append(f"the validation split is finite: standard error {_nats(noise.sampling_error_nats)}")
     return says
 
 
-def _known(median: MedianLatency | None, half_width_share: float) -> str:
+def _spoken(name: str, shape: str | None = None) -> str:
+    """A timed metric as a sentence names it."""
+    base, own_shape = split_name(name)
+    if base != "latency_ms_p50":
+        return label(name)
+    at = own_shape or shape
+    return "median latency" + ("" if at is None else f" at {at}")
+
+
+def _known(name: str, figure: TimedFigure) -> str:
     """`between 0.474 ms and 3.88 ms (95 %, 1 process)`."""
-    if median is None:
-        return f"known to within {max(half_width_share, LEAST_SHARE):.1%} (95 %, within one process)"
-    over = "1 process" if median.processes == 1 else f"{median.processes} processes"
-    if half_width_share < LEAST_SHARE:
+    over = "1 process" if figure.processes == 1 else f"{figure.processes} processes"
+    if figure.half_width_share < LEAST_SHARE:
         return f"known to within {LEAST_SHARE:.1%} (95 %, {over})"
-    low, high = (formatting.metric("latency_ms_p50", bound) for bound in (median.low, median.high))
+    low, high = (formatting.metric(name, bound) for bound in (figure.low, figure.high))
     return f"between {low} and {high} (95 %, {over})"
 
 

@@ -15,7 +15,7 @@ from service.common.ids import new_id
 from service.database.models import Dataset, Sweep, Trial
 from service.http.dependencies import Services
 from service.recommendation.compatibility import compatibility
-from service.recommendation.uncertainty import MedianLatency, Noise
+from service.recommendation.uncertainty import Noise, TimedFigure
 from tests.service.sweep_rows import (
     TARGET,
     add_measurement,
@@ -210,7 +210,7 @@ def test_a_latency_that_may_only_be_higher_is_not_said_to_be_known_to_either_sid
 
 
 def test_a_latency_is_drawn_again_as_far_to_each_side_as_it_is_known_to() -> None:
-    noise = Noise(median=MedianLatency(1.0, 0.98, 5.0, 1))
+    noise = Noise(median=TimedFigure(1.0, 0.98, 5.0, 1))
     source = random.Random(0)
     latencies = [noise.drawn("latency_ms_p50", 2.0, 1, source) for _ in range(400)]
     assert 1.9 < min(latencies) < 1.98

@@ -32,6 +32,7 @@ def generated(services: Services) -> dict[str, str]:
                 {
                     "validation_loss": 3.0 - number / 8,
                     "latency_ms_p50": 7.77,
+                    "latency_cv": 0.5,
                     "decode_ms_per_token_p50": 0.0625 * (number + 2),
                     "prefill_ms_p50": 0.4375 + number / 1000,
                     "memory_bytes": 2**20,
@@ -40,6 +41,13 @@ def generated(services: Services) -> dict[str, str]:
                 configuration=complete_configuration(number + 1),
                 violations={DECODE: 0.0625 * (number + 2) - 0.3, PREFILL: -0.7},
                 feasible=number < 3,
+                noise={
+                    "figures": {
+                        name: {"low": 0.2, "high": 0.5, "processes": 2, "spread": None, "known": True}
+                        for name in ("latency_ms_p50", "decode_ms_per_token_p50", "prefill_ms_p50")
+                    },
+                    "undecided": [],
+                },
             )
             for number in range(4)
         ]
@@ -90,3 +98,14 @@ def test_compared_sweeps_show_what_their_limits_are_on(client: TestClient, gener
     table = text.partition("Figures of the recommended trials</caption>")[2].partition("</table>")[0]
     heads = re.findall(r'<th scope="row"[^>]*>([^<]+)', table)
     assert heads == ["validation loss", "decode p50", "prefill p50", "memory", "parameters"]
+
+
+def test_noise_is_told_of_what_the_sweep_decides_by(client: TestClient, generated: dict[str, str]) -> None:
+    found = client.get(f"/v1/sweeps/{generated['sweep']}/recommendation").json()["certainty"]["says"]
+    assert found[:3] == [
+        "the decode p50 is between 0.2 ms and 0.5 ms (95 %, 2 processes)",
+        "the prefill p50 is between 0.2 ms and 0.5 ms (95 %, 2 processes)",
+        "how far another build's decode p50 and prefill p50 would land is not known",
+    ]
+    said = client.get(f"/v1/sweeps/{generated['sweep']}").json()["noise"]["says"]
+    assert said.startswith("4 of 4 measurements are noisy (CV of the forward pass 50 %)")
