@@ -131,6 +131,21 @@ def test_a_tail_that_the_machine_makes_begins_where_its_median_does() -> None:
         assert verdict(repeats, "latency_ms_p90 <= 1.0") == "broken", "the median breaks it"
 
 
+def test_a_throughput_that_the_machine_lowers_ends_at_that_of_the_median() -> None:
+    """8 sequences take 1 ms, but for what other programs do: 2 ms on average."""
+    intervals = {"latency_ms_p50": Interval(1.0, 0.99, 1.1), "throughput_per_s": Interval(4000.0, 3800.0, 4200.0)}
+    metrics = {"latency_ms_p50": 1.0, "latency_ms_mean": 2.0, "throughput_per_s": 4000.0}
+    limit = "throughput_per_s >= 6000"
+    noisy = Repeats([], {}, ProcessFigures(metrics, intervals, dict.fromkeys(MEDIANS, 0.5)), None)
+    found = noisy.figures["throughput_per_s"].interval
+    assert found.high == pytest.approx(8000 / noisy.figures["latency_ms_p50"].interval.low)
+    assert found.low < 3801
+    assert verdict(noisy, limit) == "undecided"
+    assert verdict(noisy, "throughput_per_s >= 9000") == "broken", "the median breaks it"
+    calm = Repeats([], {}, ProcessFigures(metrics, intervals, dict.fromkeys(MEDIANS, 0.05)), None)
+    assert verdict(calm, limit) == "broken"
+
+
 def test_a_burst_in_one_process_is_outvoted_by_calm_ones() -> None:
     limit = "latency_ms_p99 <= 2.2"
     repeats, processes = repeated(limit, process(cv=0.5), *(process(seed=seed) for seed in range(1, 4)))

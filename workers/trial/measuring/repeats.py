@@ -5,7 +5,8 @@ lie outside if all further processes were calm and found the same figure. If it 
 decides if it is known well enough; otherwise the constraint cannot be judged.
 
 An engine does the same work in each run. If runs differ a lot (MACHINE_CV), a tail exceeds the median because of other
-programs on the machine, so the interval of the tail then begins where that of the median does.
+programs on the machine, so the interval of the tail then begins where that of the median does. A throughput, which is
+of the mean latency, then ends at that of the median.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ PERCENTILES: Sequence[Sequence[str]] = [
 
 MEDIANS: Mapping[str, str] = {
     "latency_ms_mean": "latency_ms_p50",
+    "throughput_per_s": "latency_ms_p50",
     **{tail: median for median, *tails in PERCENTILES for tail in tails},
 }
 """Metric of a tail, or one that a tail affects -> the metric of its median."""
@@ -114,8 +116,13 @@ class Repeats:
         found = pooled(intervals, WITHIN[name], float(earlier) if isinstance(earlier, int | float) else None)
         if fmean(cvs) <= MACHINE_CV:
             return found
-        low = min(found.interval.value, self._pooled(MEDIANS[name], hoped=hoped).interval.low)
-        return replace(found, interval=replace(found.interval, low=low), is_known=False)
+        value, median = found.interval.value, self._pooled(MEDIANS[name], hoped=hoped).interval
+        if name == "throughput_per_s":
+            at_median = median.inverse(value * fmean(each.metrics["latency_ms_mean"] for each in self._found))
+            calm = replace(found.interval, high=max(value, at_median.high))
+        else:
+            calm = replace(found.interval, low=min(value, median.low))
+        return replace(found, interval=calm, is_known=False)
 
     def are_wanted(self) -> bool:
         """Whether one more process may decide a constraint."""
