@@ -34,13 +34,14 @@ def latency_metrics(document: Mapping[str, object]) -> list[str]:
 
 def summary_metrics(objectives: Sequence[str], document: Mapping[str, object]) -> list[str]:
     """What a summary shows, as far as a trial has it: what the sweep decides by, the latencies of its mode, memory and
-    parameters, and what was learnt.
+    parameters, and, unless it is a probe, what was learnt.
 
     What depends on the shape is shown at the shapes that the sweep decides by, else at the first one.
     """
     deciding = deciding_metrics(objectives, document)
     decided = {split_name(name)[0] for name in deciding}
-    usual = [*latency_metrics(document), *map(MetricNames.of(document).resolve, (*SIZES, *LEARNT))]
+    learnt = () if document.get("task") == "probe" else LEARNT
+    usual = [*latency_metrics(document), *map(MetricNames.of(document).resolve, (*SIZES, *learnt))]
     return [*deciding, *(name for name in usual if split_name(name)[0] not in decided)]
 
 
