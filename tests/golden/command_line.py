@@ -92,6 +92,7 @@ dataset add --name more --file {files}/missing.txt --task causal_lm
 dataset add --name letters --file {files}/text.txt --task causal_lm
 dataset add --name more --file {files}/text.txt --task nothing
 layers norm
+layers model
 layers nothing
 presets nanogpt-char-cpu
 presets nothing

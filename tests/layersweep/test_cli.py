@@ -267,6 +267,8 @@ def test_the_catalogue(run: Run, tmp_path: Path) -> None:
     assert "baselines_nats" in run("dataset", "show", "poem").stdout
     sections = answer(run("layers", "GatedMLP", "--json"))["items"]
     assert [section["section"] for section in sections] == ["mlp"]
+    named = answer(run("layers", "mlp", "--json"))["items"]
+    assert [section["section"] for section in named] == ["mlp"], "not model, which a probe's mlp has too"
     assert "mlp.hidden_act" in run("layers", "mlp").stdout
     printed = " ".join(run("layers", "mlp").stdout.split())
     assert "onnxruntime: another than dtype no: it runs float32 alone; tf32 no: a format" in printed

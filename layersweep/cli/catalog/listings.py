@@ -41,7 +41,8 @@ def layers(
         sections = client.layers()
     if layer is not None:
         known = sections
-        sections = [section for section in known if layer == section["section"] or layer in section["kinds"]]
+        sections = [section for section in known if layer == section["section"]]
+        sections = sections or [section for section in known if layer in section["kinds"]]
         if not sections:
             names = ", ".join(name for section in known for name in (section["section"], *section["kinds"]))
             raise InvalidUsageError(f"there is no layer {layer!r}; there are: {names}")
