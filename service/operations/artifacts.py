@@ -42,11 +42,15 @@ NAMES = (
     "prefill.onnx",
     "prefill.engine",
     "decode.onnx",
+    "decode_1.engine",
+    "decode_2.engine",
+    "decode_3.engine",
     "decode.engine",
     "validation.npz",
     "run.py",
+    "README.md",
 )
-"""What a worker may leave; those of a prompt and a step, if texts are generated."""
+"""What a worker may leave; those of a prompt and of steps, if texts are generated."""
 CHUNK_BYTES = 1 << 20
 
 

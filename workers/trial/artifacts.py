@@ -19,6 +19,8 @@ from layers.dataset_facts import DatasetFacts
 from workers.engine.protocol import JsonObject
 from workers.interruption import Interruption
 from workers.service.client import RefusedError, ServiceClient, UnreachableError, retry_while_unreachable
+from workers.trial.download.generation_plan import GenerationPlan
+from workers.trial.download.readme import DownloadedTrial, readme
 
 Answer = TypeVar("Answer")
 
@@ -27,7 +29,7 @@ logger = logging.getLogger("layersweep.worker")
 TRAINING_STATE = "training_state.pt"
 """The artifact that is the state of a stopped training."""
 
-LOADER = Path(__file__).with_name("loader.py")
+LOADER = Path(__file__).with_name("download") / "loader.py"
 UPLOAD_SECONDS = 300.0
 """How long an offer or an upload is tried while the service does not answer."""
 
@@ -50,6 +52,8 @@ class ArtifactDescription(TypedDict):
     dataset: DescribedDataset
     metrics: dict[str, float]
     environment: JsonObject
+    generation: GenerationPlan | None
+    """None in the mode forward."""
 
 
 class ArtifactStore:
@@ -105,11 +109,12 @@ class ArtifactStore:
 
 
 def collect(
-    folder: Path, description: ArtifactDescription, files: Mapping[str, Path], batches: Path
+    folder: Path, description: ArtifactDescription, files: Mapping[str, Path], batches: Path, trial: DownloadedTrial
 ) -> dict[str, Path]:
     """Name -> file of everything that is uploaded, written below `folder` if it is not a file already.
 
-    `files`: what there is, by the name that it gets; `batches`: the NPZ file that the validation loss was of.
+    `files`: what there is, by the name that it gets; `batches`: the NPZ file that the validation loss was of; `trial`:
+    what README.md tells of.
     """
     folder.mkdir(exist_ok=True)
     described, validation, loader = (folder / name for name in ("configuration.json", "validation.npz", "run.py"))
@@ -117,4 +122,7 @@ def collect(
     with np.load(batches, allow_pickle=False) as arrays:
         np.savez_compressed(validation, allow_pickle=False, **{name: arrays[name] for name in arrays.files})
     shutil.copyfile(LOADER, loader)
-    return {**files, described.name: described, validation.name: validation, loader.name: loader}
+    found = {**files, described.name: described, validation.name: validation, loader.name: loader}
+    about = folder / "README.md"
+    about.write_text(readme(trial, found), encoding="utf-8")
+    return {about.name: about, **found}

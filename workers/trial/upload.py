@@ -9,6 +9,8 @@ from workers.processes.model_verbs import SAVE
 from workers.trial.artifacts import ArtifactDescription, collect
 from workers.trial.build import BuiltEngines
 from workers.trial.context import TrialContext
+from workers.trial.download.generation_plan import generation_plan
+from workers.trial.download.readme import DownloadedTrial
 from workers.trial.generation.engines import GenerationEngines
 from workers.trial.measuring.measure import Measured
 
@@ -32,14 +34,24 @@ def upload_artifacts(
         files |= {"model.onnx": built.onnx, "model.engine": built.model.path}
         files |= {"loss.engine": built.loss.path} if built.loss is not None else {}
         files |= generation.files() if generation is not None else {}
-    description = _description(context, measured, metrics)
-    found = collect(context.files.artifacts, description, files, context.files.batches("validation"))
+    description = _description(context, measured, metrics, generation)
+    trial = DownloadedTrial(
+        trial=context.trial,
+        dataset=description["dataset"]["name"],
+        runtime=context.runtime,
+        task=context.task,
+        signature=context.signature,
+        generation=None if generation is None else generation.config,
+    )
+    found = collect(context.files.artifacts, description, files, context.files.batches("validation"), trial)
     for name in wanted:
         if name in found:
             store.upload(name, found[name])
 
 
-def _description(context: TrialContext, measured: Measured, metrics: Mapping[str, float]) -> ArtifactDescription:
+def _description(
+    context: TrialContext, measured: Measured, metrics: Mapping[str, float], generation: GenerationEngines | None
+) -> ArtifactDescription:
     dataset = context.dataset
     assert dataset is not None, "what has no data is no trial on a front"
     named = [(*split_name(name), value) for name, value in metrics.items()]
@@ -52,4 +64,5 @@ def _description(context: TrialContext, measured: Measured, metrics: Mapping[str
         # The files are those of one shape, so that its figures need no name of it.
         "metrics": {**metrics, **{base: value for base, at, value in named if at == context.shape}},
         "environment": dict(measured.environment),
+        "generation": None if generation is None else generation_plan(generation.config),
     }

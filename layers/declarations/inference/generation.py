@@ -33,6 +33,11 @@ class Bucket:
     first: int
     """The position of the token that the first of them reads."""
 
+    @property
+    def measured_position(self) -> int:
+        """Of the step that is measured: amid them."""
+        return self.first + self.steps // 2
+
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,8 +34,10 @@ def lease(bench: Bench) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_trial_generates(bench: Bench, lease: dict[str, Any]) -> None:
-    bench.scripted.wanted = ["model.engine", "prefill.onnx", "prefill.engine", "decode.onnx", "decode.engine"]
+def test_a_trial_generates(bench: Bench, lease: dict[str, Any], tmp_path: Path) -> None:
+    bench.scripted.wanted = ["README.md", "configuration.json", "model.engine", "loss.engine", "prefill.onnx"]
+    bench.scripted.wanted += ["prefill.engine", "decode.onnx", "decode_1.engine", "decode_2.engine", "decode.engine"]
+    bench.scripted.wanted += ["validation.npz", "run.py"]
     finish = bench.execute(lease)
     assert finish is not None
     assert (finish["outcome"], finish["reason"]) == ("complete", None)
@@ -61,6 +66,21 @@ def test_a_trial_generates(bench: Bench, lease: dict[str, Any]) -> None:
     assert measurements["generation"]["transplanted"] is True
     # The forward engine is the one that is scored.
     assert abs(metrics["precision_gap"]) < 1e-3
+
+    for name, content in bench.scripted.uploaded.items():
+        (tmp_path / name).write_bytes(content)
+    figures = json.loads(_run(tmp_path))
+    assert figures["validation_loss"] == pytest.approx(metrics["validation_loss"], rel=1e-6)
+    assert figures["prefill_ms_p50"] > 0 < figures["decode_ms_per_token_p50"]
+    for name in ("prefill_ms_p50", "decode_ms_per_token_p50"):
+        assert figures["reported"][name] == metrics[name]
+    assert _run(tmp_path, "--prompt", "the ", "--tokens", "20").startswith("the ")
+
+
+def _run(folder: Path, *arguments: str) -> str:
+    """What a downloaded `run.py` prints, without this checkout."""
+    command = [sys.executable, "-I", str(folder / "run.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.trial import loader
+from workers.trial.download import loader
 
 
 def test_a_python_without_numpy_is_told_what_to_install() -> None:

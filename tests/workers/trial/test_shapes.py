@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from layers.expressions.metric_names import MetricNames
@@ -15,7 +14,7 @@ from layers.metrics import METRICS, split_name
 from tests.workers.scripted_service import ScriptedService
 from tests.workers.trial.test_trial import Bench
 from workers.processes.children import Children
-from workers.trial import loader
+from workers.trial.download import loader
 
 WIDE = {"name": "wide", "batch_size": 4, "sequence_length": 32}
 SHORT = {"name": "short", "batch_size": 1, "sequence_length": 8}
@@ -69,8 +68,7 @@ def test_a_trial_has_the_metrics_of_each_shape(bench: Bench, tmp_path: Path, mon
     described = json.loads((tmp_path / "configuration.json").read_text())
     assert described["metrics"]["latency_ms_p50"] == metrics["latency_ms_p50@wide"]
     monkeypatch.setattr(loader, "MEASURE_SECONDS", 0.05)
-    with np.load(tmp_path / "validation.npz") as arrays:
-        found = loader.run_onnxruntime(tmp_path, described, dict(arrays))
+    found = loader.measured(tmp_path, described)
     assert found["validation_loss"] == pytest.approx(metrics["validation_loss"], rel=1e-6)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,8 +36,10 @@ from workers.processes.child import Child
 from workers.processes.children import Children
 from workers.service.leased_trial import LeasedTrial
 from workers.service.messages import LeaseAnswer
-from workers.trial import build, loader, parity, run
+from workers.trial import build, parity, run
 from workers.trial.context import Limits, TrialContext
+from workers.trial.download import loader
+from workers.trial.download.checkout_graph import CheckoutGraph
 from workers.trial.load import LoadedEngine
 from workers.trial.measuring import measure
 from workers.trial.train import Trained
@@ -186,9 +189,9 @@ def test_a_trial_on_the_front_leaves_what_runs_without_a_service(
     assert load_file(tmp_path / "weights.safetensors")
     described = json.loads((tmp_path / "configuration.json").read_text())
     monkeypatch.setattr(loader, "MEASURE_SECONDS", 0.05)
-    with np.load(tmp_path / "validation.npz") as arrays:
-        found = loader.run_onnxruntime(tmp_path, described, dict(arrays))
-        by_checkout = loader.run_by_checkout(tmp_path, described, dict(arrays))
+    found = loader.measured(tmp_path, described)
+    monkeypatch.setattr(loader, "opener", lambda described: partial(CheckoutGraph, described["runtime"]))
+    by_checkout = loader.measured(tmp_path, described)
     assert found["validation_loss"] == pytest.approx(metrics["validation_loss"], rel=1e-6)
     assert by_checkout["validation_loss"] == pytest.approx(metrics["validation_loss"], rel=1e-6)
 

@@ -12,6 +12,7 @@ from layers.declarations.inference.mode import GENERATE
 from workers.processes.model_verbs import EXPORT_GENERATION
 from workers.trial.build import BuiltEngine, build_engine, build_options, keep_for_later_trials, other_shape
 from workers.trial.context import TrialContext
+from workers.trial.download.generation_plan import step_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,14 @@ class GenerationEngines:
         return self.steps[-1].engine
 
     def files(self) -> dict[str, Path]:
-        """The graph and the engine of a prompt, and of a step whose caches hold a whole text, by what they are called
+        """The graphs of a prompt and of a step whose caches hold a whole text, and all engines, by what they are called
         as artifacts."""
+        names = step_names(len(self.steps))
         return {
             "prefill.onnx": self.prefill_onnx,
             "prefill.engine": self.prefill.path,
             "decode.onnx": self.steps[-1].onnx,
-            "decode.engine": self.largest.path,
+            **{f"{name}.engine": step.engine.path for name, step in zip(names, self.steps, strict=True)},
         }
 
     def all(self) -> Iterable[BuiltEngine]:

@@ -101,7 +101,7 @@ def _measured(context: TrialContext, engines: GenerationEngines, options: Mappin
     for step in reversed(engines.steps):
         arguments = {
             "load": _what_to_load(context, step.engine),
-            "position": step.bucket.first + step.bucket.steps // 2,
+            "position": step.bucket.measured_position,
             "options": share,
             "figures": _figures(context, "decode_ms_per_token"),
         }
