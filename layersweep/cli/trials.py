@@ -23,6 +23,8 @@ from layersweep.records.noise import TrialNoise
 from layersweep.records.sweeps import TrialDetailRecord
 
 FORMATS = ("artifacts", "transformers")
+TASKS_OF_TEXTS = ("causal_lm", "seq2seq")
+"""Those whose models generate text."""
 
 app = typer.Typer(help="Look at single trials.", no_args_is_help=True)
 
@@ -98,7 +100,10 @@ def download(
     for file in files:
         out.print(Text(f"{file}  {units.bytes_(file.stat().st_size)}"), soft_wrap=True)
     if format == "artifacts":
-        hint(f"Run it, with numpy and onnxruntime: {shlex.join(['python', str(folder / 'run.py'), str(folder)])}")
+        run = shlex.join(["python", str(folder / "run.py")])
+        hint(f"Measure it, with numpy and onnxruntime: {run}")
+        if record["configuration"]["task"] in TASKS_OF_TEXTS:
+            hint(f"Generate text: {run} --prompt TEXT --tokens 50")
     else:
         hint(f"{folder / 'README.md'} says where it is from, and how to load it")
 

@@ -191,8 +191,9 @@ class Client(CatalogCalls, AdministrationCalls):
     def download_artifacts(self, trial: str, folder: str | os.PathLike[str]) -> list[Path]:
         """Download all artifacts of a trial into a folder (made if it is not there); the files.
 
-        `python FOLDER/run.py FOLDER` runs the engine and says its latency and validation loss. Raises NotFoundError
-        if there are none, ServiceFailureError if a file does not arrive with the hash that it is listed with.
+        `python FOLDER/run.py` measures the engines and says the validation loss; `--prompt TEXT` generates text. With
+        them comes the `tokenizer.json` of a dataset of parts of words, if it is still there. Raises NotFoundError if
+        there are none, ServiceFailureError if a file does not arrive with the hash that it is listed with.
         """
         trial_id = self._trial_id(trial)
         listed = self.artifacts(trial_id)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from layersweep import files
-from layersweep.errors import ServiceFailureError
+from layersweep.errors import NotFoundError, ServiceFailureError
 from layersweep.names import segment
 from layersweep.records.sweeps import ArtifactRecord
 from layersweep.transport import Transport
@@ -16,9 +18,18 @@ DOWNLOAD_TIMEOUT_SECONDS = 600.0
 
 
 def download(transport: Transport, trial: str, listed: Sequence[ArtifactRecord], folder: Path) -> list[Path]:
-    """Write the listed files of a trial into a folder, which is made. Raises ServiceFailureError for a wrong hash."""
+    """Write the listed files of a trial into a folder, which is made. Raises ServiceFailureError for a wrong hash.
+
+    Beside them `tokenizer.json`, if the trial's dataset has one that is still there.
+    """
     files.make_folder(folder)
-    return [_download(transport, trial, each, folder / segment(each["name"])) for each in listed]
+    found = [_download(transport, trial, each, folder / segment(each["name"])) for each in listed]
+    for described in (path for path in found if path.name == "configuration.json"):
+        if (tokenizer := _tokenizer(transport, described)) is not None:
+            path = folder / "tokenizer.json"
+            path.write_bytes(tokenizer)
+            found.append(path)
+    return found
 
 
 def download_transformers(transport: Transport, trial: str, folder: Path) -> list[Path]:
@@ -28,6 +39,20 @@ def download_transformers(transport: Transport, trial: str, folder: Path) -> lis
             f"/v1/trials/{segment(trial)}/transformers.zip", archive, timeout_seconds=DOWNLOAD_TIMEOUT_SECONDS
         )
         return files.unpack(archive, folder)
+
+
+def _tokenizer(transport: Transport, described: Path) -> bytes | None:
+    """That of the dataset that configuration.json describes; None if it has none, or another one by now."""
+    try:
+        dataset = json.loads(described.read_bytes())["dataset"]
+        name, digest = str(dataset["name"]), dataset["facts"]["tokenizer_sha256"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    try:
+        content = transport.file(f"/v1/datasets/{segment(name)}/tokenizer")
+    except NotFoundError:
+        return None
+    return content if hashlib.sha256(content).hexdigest() == digest else None
 
 
 def _download(transport: Transport, trial: str, artifact: ArtifactRecord, path: Path) -> Path:

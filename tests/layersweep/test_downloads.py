@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,27 @@ def test_a_download_that_breaks_off_late_is_begun_anew_too(tmp_path: Path, monke
     client, _, _ = scripted(page([LISTED]), late, httpx2.Response(200, content=WEIGHTS))
     (file,) = client.download_artifacts("01J0000000000000000000000A", tmp_path)
     assert file.read_bytes() == WEIGHTS
+
+
+def test_the_tokenizer_of_parts_of_words_comes_with_a_trial(tmp_path: Path) -> None:
+    tokenizer = b'{"version": "1.0"}'
+    digest = hashlib.sha256(tokenizer).hexdigest()
+    kept = httpx2.Response(200, content=tokenizer, headers={"ETag": f'"{digest}"'})
+
+    def downloaded(described: object, *answers: httpx2.Response) -> list[str]:
+        content = json.dumps(described).encode()
+        listed = {"name": "configuration.json", "sha256": hashlib.sha256(content).hexdigest()}
+        client, _, _ = scripted(page([listed]), httpx2.Response(200, content=content), *answers)
+        return [path.name for path in client.download_artifacts("01J0000000000000000000000A", tmp_path)]
+
+    def of(digest: str) -> object:
+        return {"dataset": {"name": "words", "facts": {"tokenizer_sha256": digest}}}
+
+    assert downloaded(of(digest), kept) == ["configuration.json", "tokenizer.json"]
+    assert (tmp_path / "tokenizer.json").read_bytes() == tokenizer
+    assert downloaded(of("of another"), kept) == ["configuration.json"], "the dataset of this name is another one now"
+    assert downloaded(of(digest), problem(404, "not-found", "there is none")) == ["configuration.json"]
+    assert downloaded({"dataset": {"name": "bytes", "facts": {}}}) == ["configuration.json"]
 
 
 @pytest.mark.parametrize(
