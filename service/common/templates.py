@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
 from layersweep.display.printable import is_printable, printable
@@ -23,6 +24,15 @@ DOCUMENT_HEADERS = {
 """Under which every page and report is sent, beside its own Content-Security-Policy."""
 
 
+_FOLDER = Path(__file__).parents[1] / "web" / "templates"
+_SOURCES = {
+    path.relative_to(_FOLDER).as_posix(): (path.read_text("utf-8"), str(path))
+    for path in sorted(_FOLDER.rglob("*"))
+    if path.is_file()
+}
+"""As they were when the process began: templates of another version ask for what this one's views do not gather."""
+
+
 def html_environment(**names: object) -> Environment:
     """A new environment for HTML, whose templates may use `names`: everything that is put in is escaped."""
     made = plain_environment(shown, **names)
@@ -34,7 +44,7 @@ def html_environment(**names: object) -> Environment:
 def plain_environment(finalize: Callable[[Any], Any], **names: object) -> Environment:
     """A new environment for another text than HTML: `finalize` escapes what is put in."""
     made = Environment(
-        loader=PackageLoader("service", "web/templates"),
+        loader=FunctionLoader(_template),
         autoescape=False,
         undefined=StrictUndefined,
         finalize=finalize,
@@ -44,6 +54,11 @@ def plain_environment(finalize: Callable[[Any], Any], **names: object) -> Enviro
     known = cast("dict[str, object]", made.globals)
     known |= {"fmt": formatting, **names}
     return made
+
+
+def _template(name: str) -> tuple[str, str, Callable[[], bool]] | None:
+    found = _SOURCES.get(name)
+    return None if found is None else (*found, lambda: True)
 
 
 def context(*views: DataclassInstance) -> dict[str, object]:
