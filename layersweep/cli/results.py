@@ -181,19 +181,24 @@ def confirm(
     within: Within = None,
     weight: Weight = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch it until it has ended.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="With --wait: seconds to watch at most; the confirmation goes on.")
+    ] = None,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
     """Train the best trials again with further seeds, and score them on the test split that no sweep has seen.
 
-    With --wait the exit code is 0 if the confirmation completed.
+    With --wait the exit code is 0 if the confirmation completed, 9 after --timeout.
     """
+    if timeout is not None and not wait:
+        raise InvalidUsageError("--timeout is of --wait: give both")
     chosen = wishes(prefer, within, weight)
     with connect(server) as client:
         found = client.sweep(sweep)
         confirmation = found.confirm(seeds=seeds, candidates=candidates, trials=trial or (), **chosen)
         if wait:
-            progress.watch(client.sweep(confirmation["id"]), err if as_json else out)
+            progress.watch(client.sweep(confirmation["id"]), err if as_json else out, timeout_seconds=timeout)
             ended = found.confirmations(**chosen)
             confirmation = next(each for each in ended if each["id"] == confirmation["id"])
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from layersweep.display import units
 from layersweep.errors import NotFoundError, WaitTimeoutError
-from layersweep.records.sweeps import ENDED_TRIAL_STATES, Progress, SweepDetailRecord, TrialRecord
+from layersweep.records.sweeps import ENDED_TRIAL_STATES, Progress, SweepDetailRecord, SweepRecord, TrialRecord
 from layersweep.sweep import Sweep
 from layersweep.sweep.blocking import not_ended
 
@@ -24,7 +25,9 @@ NONE_FEASIBLE = "none_feasible"
 ASKED_SECONDS = 10.0
 """If the output is no terminal: seconds without a line before it asks whether a trial waits for something."""
 SAID_SECONDS = 60.0
-"""The same, before it says in any case what runs."""
+"""The same, before it says in any case what runs; for the first time after ASKED_SECONDS."""
+SETTLING_SECONDS = 3.0
+"""A new sweep has its target by then, if a worker can serve it: before, what it waits for is no news."""
 STYLES = {
     "complete": "green",
     "infeasible": "yellow",
@@ -48,13 +51,12 @@ def watch(
     """
     if not console.is_terminal:
         lines = Lines(console, lambda: running_trials(sweep))
-        return _wait(sweep, lines.show, timeout_seconds, check or (lambda: None))
+        return _wait(sweep, lines.show, timeout_seconds, check)
 
-    started = time.monotonic()
     with Live(console=console, refresh_per_second=4, transient=True) as live:
 
         def show(record: SweepDetailRecord) -> None:
-            live.update(view(record, running_trials(sweep), time.monotonic() - started))
+            live.update(view(record, running_trials(sweep), age_seconds(record)))
             # Reports come faster than anyone reads: let some gather before the sweep is asked for again.
             time.sleep(REDRAW_SECONDS)
 
@@ -67,12 +69,11 @@ def _wait(
     timeout_seconds: float | None,
     check: Callable[[], object] | None,
 ) -> Sweep:
-    if check is None:
-        return sweep.wait(timeout_seconds, on_progress=show)
     waits_seconds = math.inf if timeout_seconds is None else timeout_seconds
     deadline = time.monotonic() + waits_seconds
     while True:
-        check()
+        if check is not None:
+            check()
         try:
             return sweep.wait(min(CHECK_SECONDS, deadline - time.monotonic()), on_progress=show)
         except WaitTimeoutError:
@@ -85,7 +86,7 @@ def running_trials(sweep: Sweep) -> list[TrialRecord]:
 
 
 def view(record: SweepDetailRecord, running: Sequence[TrialRecord], elapsed_seconds: float) -> RenderableType:
-    """The sweep's state as a few lines: a bar by state, what runs now, the best so far."""
+    """The sweep's state as a few lines: a bar by state, what runs now, the best so far. `elapsed_seconds`: its age."""
     progress = record["progress"]
     title = Text.assemble(
         (record["name"], "bold"),
@@ -101,6 +102,13 @@ def view(record: SweepDetailRecord, running: Sequence[TrialRecord], elapsed_seco
     if record["best"]:
         lines.append(Text("best so far: " + best(record)))
     return Group(*lines)
+
+
+def age_seconds(record: SweepRecord) -> float:
+    """How long ago the sweep was made, by this machine's clock; of one that has ended, how long it took."""
+    made = datetime.fromisoformat(record["created_at"])
+    end = datetime.now(UTC) if record["ended_at"] is None else datetime.fromisoformat(record["ended_at"])
+    return max(0.0, (end - made).total_seconds())
 
 
 def show_broken_constraints(sweep: Sweep, console: Console) -> None:
@@ -123,7 +131,10 @@ def reason_of(record: SweepDetailRecord) -> str | None:
         # Its reason is the part of the budget that was used up.
         return NONE_FEASIBLE
     waiting = record.get("waiting")
-    return record["reason"] if waiting is None else waiting["reason"]
+    if waiting is not None:
+        return waiting["reason"]
+    is_new = record["target"] is None and record["state"] == "active" and age_seconds(record) < SETTLING_SECONDS
+    return None if is_new else record["reason"]
 
 
 def ended_count(progress: Progress) -> int:
@@ -183,7 +194,8 @@ def _bar(progress: Progress) -> Text:
 class Lines:
     """Prints a line when a trial has ended, or when the sweep's state or reason has changed.
 
-    Between those it says what runs: once a minute, and soon after a trial has begun to wait for something.
+    Between those it says what runs: soon after its begin, once a minute, and soon after a trial has begun to wait for
+    something.
     """
 
     def __init__(
@@ -196,12 +208,16 @@ class Lines:
         self._console = console
         self._running = running
         self._clock = clock
-        self._started = self._said_at = self._asked_at = clock()
+        self._began = self._said_at = self._asked_at = clock()
+        """The sweep, by this clock; before it was looked at, the lines."""
+        self._has_said_running = False
         self._shown: tuple[object, ...] | None = None
         self._waits: set[tuple[int, str]] = set()
         """What trials wait for, as far as it was said: by their numbers."""
 
     def show(self, record: SweepDetailRecord) -> None:
+        if self._shown is None:
+            self._began = self._clock() - age_seconds(record)
         reason = reason_of(record)
         news = (ended_count(record["progress"]), record["state"], reason)
         if news == self._shown:
@@ -222,13 +238,15 @@ class Lines:
         self._asked_at = now
         trials = self._running()
         waits = {(each["number"], waited) for each in trials if (waited := _waiting_for(each)) is not None}
-        if trials and (not waits <= self._waits or now - self._said_at >= SAID_SECONDS):
+        is_due = now - self._said_at >= SAID_SECONDS or not self._has_said_running
+        if trials and (is_due or not waits <= self._waits):
+            self._has_said_running = True
             self._say("; ".join(map(describe, trials)))
             self._waits = waits
 
     def _say(self, line: str) -> None:
         self._said_at = self._clock()
-        since = units.duration(self._said_at - self._started)
+        since = units.duration(self._said_at - self._began)
         self._console.print(f"[{since:>10}] {line}", markup=False, highlight=False, soft_wrap=True)
 
 

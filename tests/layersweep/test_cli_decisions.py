@@ -31,6 +31,7 @@ def test_from_a_recommendation_to_its_report(
     assert "train longer before you deploy one" in " ".join(alone.stderr.split())
     code, text = run("recommendation", sweep.id, "--prefer", "speed")
     assert (code, "is not a metric" in text) == (2, True)
+    assert run("confirm", sweep.id, "--timeout", "5")[0] == 2, "of --wait"
     code, text = run("confirm", sweep.id)
     assert (code, "--test 0.1" in text) == (1, True)
     code, text = run("report", sweep.id, "--out", str(tmp_path / "report.html"))

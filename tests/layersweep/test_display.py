@@ -150,11 +150,22 @@ def test_a_log_says_what_a_trial_waits_for_and_now_and_then_what_runs() -> None:
         return console.file.getvalue()[before:]  # type: ignore[attr-defined]
 
     assert "trials ended" in printed(0)
-    assert [printed(at) for at in (5, 30)] == ["", ""], "what runs and does not wait is no news"
+    assert printed(5) == ""
+    assert printed(11).endswith("trial 0: measure\n"), "soon after the first line"
+    assert printed(30) == "", "what runs and does not wait is no news"
     trial["progress"] = {"waiting_for": "its turn to measure on this device, which another worker (process 7) has"}
     assert printed(45).endswith(f"trial 0: measure, waiting for {trial['progress']['waiting_for']}\n")
     assert [printed(at) for at in (56, 90)] == ["", ""]
     assert "waiting for its turn" in printed(106), "once a minute it is said again"
+
+
+def test_a_watch_that_is_attached_later_says_the_age_of_the_sweep() -> None:
+    made, ended = "2026-01-01T00:00:00.000Z", "2026-01-01T00:02:00.000Z"
+    record = sweep_record(state="completed", created_at=made, ended_at=ended)
+    assert progress.age_seconds(record) == 120  # type: ignore[arg-type]
+    console = Console(file=io.StringIO(), width=80)
+    progress.Lines(console, list).show(record)  # type: ignore[arg-type]
+    assert "2 min]" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def listed(width: int) -> str:
