@@ -22,6 +22,7 @@ from typing import TypedDict, Unpack, cast
 from layersweep import files
 from layersweep.errors import InvalidUsageError, LayersweepError, UnreachableError, WaitTimeoutError
 from layersweep.records.assertions import Baseline, Judgement
+from layersweep.records.sweeps import SweepDetailRecord
 from layersweep.sweep import Sweep
 
 MOST_BASELINE_BYTES = 2**20
@@ -32,6 +33,8 @@ FIRST_BUILDS = 5
 USUAL_MOST_BUILDS = 40
 MOST_BUILDS = 64
 """That the service judges."""
+LOOK_SECONDS = 5.0
+"""How often who follows a gate is called at least."""
 
 
 class MeasurementFailedError(LayersweepError):
@@ -42,7 +45,7 @@ class Following(TypedDict, total=False):
     """How a gate is followed.
 
     `timeout_seconds`: how long it may take in all. `on_progress` is called with a sweep that measures and the builds
-    that it is to have, at once and after every change; `on_judgement` after every judgement.
+    that it is to have, at once, after every change and every few seconds; `on_judgement` after every judgement.
     """
 
     timeout_seconds: float | None
@@ -220,8 +223,8 @@ class _Deadline:
         return cls(given, time.monotonic() + given)
 
     @property
-    def left_seconds(self) -> float | None:
-        return None if math.isinf(self.at) else max(0.0, self.at - time.monotonic())
+    def left_seconds(self) -> float:
+        return max(0.0, self.at - time.monotonic())
 
 
 def _doubled(first: int, most: int) -> list[int]:
@@ -259,21 +262,27 @@ def _measure(
 
 
 def _ended(sweep: Sweep, count: int, deadline: _Deadline, on_progress: Callable[[Sweep, int], object] | None) -> None:
-    try:
-        sweep.wait(
-            deadline.left_seconds, on_progress=None if on_progress is None else lambda _: on_progress(sweep, count)
-        )
-    except WaitTimeoutError:
-        waiting = sweep.record.get("waiting")
-        raise WaitTimeoutError(
-            f"no judgement within {deadline.seconds:g} s: {sweep.record['progress']['complete']} of {count} builds are "
-            f"complete" + ("" if waiting is None else f"; {waiting['reason']}")
-        ) from None
+    show = None if on_progress is None else lambda _: on_progress(sweep, count)
+    while not _ends_within(sweep, min(LOOK_SECONDS, deadline.left_seconds), show):
+        if deadline.left_seconds <= 0:
+            waiting = sweep.record.get("waiting")
+            raise WaitTimeoutError(
+                f"no judgement within {deadline.seconds:g} s: {sweep.record['progress']['complete']} of {count} builds "
+                f"are complete" + ("" if waiting is None else f"; {waiting['reason']}")
+            )
     if sweep.state != "completed" or not sweep.record["progress"]["complete"]:
         raise MeasurementFailedError(
             f"{sweep.name} ({sweep.id}) is {sweep.state}: {sweep.record['reason'] or 'no build is complete'}. "
             f"See its trials: layersweep leaderboard {sweep.id}"
         )
+
+
+def _ends_within(sweep: Sweep, seconds: float, on_progress: Callable[[SweepDetailRecord], object] | None) -> bool:
+    try:
+        sweep.wait(seconds, on_progress=on_progress)
+    except WaitTimeoutError:
+        return False
+    return True
 
 
 @contextmanager

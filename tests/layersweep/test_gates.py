@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from layersweep import Client, ConflictError, InvalidUsageError, ResponseError
 from layersweep.cli import app
 from layersweep.cli.common import EXIT_TIMEOUT
 from layersweep.display import judgements
+from layersweep.display.gate_lines import GateLines
 from layersweep.gates import Gate, MeasurementFailedError, Trial
 from layersweep.records.assertions import Baseline, JudgedLimit, Judgement, MeasuredMetric, Range
 from layersweep.sweep import Sweep
+from tests.layersweep.answers import sweep_record
 from tests.layersweep.finisher import Finisher
 
 SLOWER = "latency_ms_p50 <= 0.9 * baseline"
@@ -39,8 +44,9 @@ def test_a_gate_from_its_baseline_to_each_verdict(client: Client, sweep: Sweep, 
 
     code, text = run("--metric", SAME)
     assert (code, "--write-baseline" in text) == (2, True)
-    code, text = run("--metric", SAME, "--write-baseline", str(baseline), "--most-builds", "6")
+    code, text = run("--metric", SAME, "--write-baseline", str(baseline), "--most-builds", "6", "--archive")
     assert code == 0, text
+    assert list(client.sweeps(name="anew")) == []
     kept = json.loads(baseline.read_text())
     assert len(kept["metrics"]["latency_ms_p50"]["builds"]) == 6
 
@@ -83,6 +89,30 @@ def test_the_first_round_can_call_a_limit_broken() -> None:
     del builds[1:]
     with pytest.raises(InvalidUsageError, match="Write the baseline again"):
         Gate([SAME]).counts(baseline)
+
+
+def test_a_gate_says_how_long_it_will_take() -> None:
+    now = 0.0
+    console = Console(file=io.StringIO(), width=200)
+    lines = GateLines(console, 40, lambda: now)
+    record = sweep_record(reason="waiting for a worker", created_at=datetime.now(UTC).isoformat())
+    measuring = Sweep(cast("Any", None), cast("Any", record))
+
+    def printed(at: float, complete: int) -> str:
+        nonlocal now
+        now, before = at, cast("io.StringIO", console.file).tell()
+        record["progress"]["complete"] = complete
+        lines.progress(measuring, 8)
+        return cast("io.StringIO", console.file).getvalue()[before:]
+
+    assert printed(0, 0).endswith("0 of 8 builds, 40 at most\n"), "a sweep that was just made waits for nothing yet"
+    record["created_at"] = "2026-01-01T00:00:00.000Z"
+    assert printed(5, 0).endswith("; waiting for a worker\n")
+    record["target"] = {"key": "cpu"}
+    record["reason"] = None
+    assert printed(20, 2).endswith("2 of 8 builds, 40 at most; about 1 min more\n")
+    assert printed(30, 2) == ""
+    assert printed(60, 2).endswith("; about 3 min more\n"), "half a minute without a line is long enough"
 
 
 def test_a_gate_that_gives_up_cancels_its_builds(client: Client, sweep: Sweep, finisher: Finisher) -> None:

@@ -101,6 +101,9 @@ def assert_(
             min=1, help="Seconds until the gate gives up and cancels its builds. Left out: it waits for ever."
         ),
     ] = None,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="Have lists leave out the sweeps that measured, unless a limit is broken.")
+    ] = False,
     as_json: AsJson = False,
     server: Server = SERVER_DEFAULT,
 ) -> None:
@@ -114,7 +117,11 @@ def assert_(
     started = time.monotonic()
     gate = Gate(metric, builds, most_builds)
     with leaving_on_signals(), _told(junit_file, sweep, metric), connect_patiently(server) as client:
-        judgement = _judge(client, gate, sweep, baseline, against, timeout)
+        lines = GateLines(err, gate.most_builds)
+        judgement = _judge(client, gate, sweep, baseline, against, timeout, lines)
+        if archive and judgement["verdict"] != "broken":
+            for measured in lines.measuring.values():
+                measured.annotate(archived=True)
     if junit_file is not None:
         seconds = time.monotonic() - started
         _write(junit_file, junit.of_judgement(sweep, judgement, seconds=seconds, strict=strict))
@@ -146,11 +153,16 @@ def _refuse_without_baseline(
 
 
 def _judge(
-    client: Client, gate: Gate, sweep: str, baseline: Path | None, against: str | None, timeout: float | None
+    client: Client,
+    gate: Gate,
+    sweep: str,
+    baseline: Path | None,
+    against: str | None,
+    timeout: float | None,
+    lines: GateLines,
 ) -> Judgement:
     kept = None if baseline is None else read_baseline(baseline)
     trial = _trial(client, sweep)
-    lines = GateLines(err, gate.most_builds)
     following: Following = {
         "timeout_seconds": timeout,
         "on_progress": lines.progress,
