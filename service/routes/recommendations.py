@@ -8,14 +8,10 @@ from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
 from service.auth.scopes import ScopedRoute, needs_scope
-from service.common.formatting import sentence
-from service.confirmation import results
+from service.confirmation import recommendations
 from service.confirmation.schemas import RecommendationDetail
-from service.errors import NoFeasibleTrialError
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
-from service.recommendation import further_trainings
-from service.recommendation.evidence import detailed
 from service.recommendation.recommend import preferences_of
 from service.results import constraints, leaderboards
 from service.results.schemas import ConstraintSummary
@@ -54,14 +50,7 @@ def get_recommendation(
     def read_it(session: Session) -> RecommendationDetail:
         sweep = leaderboards.get_sweep(session, sweep_id)
         wishes = preferences_of(sweep, prefer=prefer or (), within=within or (), weight=weight or ())
-        try:
-            found = detailed(session, sweep, wishes)
-        except NoFeasibleTrialError as nothing:
-            said = [sentence(line).removesuffix(".") for line in constraints.summary(session, sweep).says]
-            raise NoFeasibleTrialError(". ".join([str(nothing), *said])) from None
-        row = further_trainings.current(session, sweep.id, found.trial.trial)
-        confirmation = None if row is None else results.to_schema(session, row, found.trial.trial)
-        return RecommendationDetail(**found.__dict__, confirmation=confirmation)
+        return recommendations.recommendation(session, sweep, wishes)
 
     return services.database.read(read_it)
 

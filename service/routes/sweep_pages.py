@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Form, Query, Request, Response
 from sqlalchemy.orm import Session
 
@@ -13,6 +15,7 @@ from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep
 from service.results.columns import ColumnStore
 from service.routes.page_route import page_router, wanted_part
+from service.scheduling.device_model import previews
 from service.web.rendering import render
 from service.web.views import compare, compare_sweeps, editor, sweep, trials
 from service.web.views.query import SweepQuery
@@ -53,8 +56,9 @@ async def check_document(
     except ServiceError as error:
         return render("_findings.html", editor.refused(text, error))
     alive_seconds = services.settings.worker_alive_seconds
-    found = await services.read(lambda session: editor.accepted(session, text, prepared, project, alive_seconds))
-    return render("_findings.html", found)
+    describe = partial(previews.preview, project=project, alive_seconds=alive_seconds)
+    preview = await to_thread.run_sync(describe, services.database, prepared)
+    return render("_findings.html", editor.accepted(text, prepared, preview))
 
 
 @router.get("/sweeps/{sweep_id}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated
 
 from anyio import to_thread
@@ -24,8 +25,8 @@ from service.http.conditional_reads import ConditionalReadDep
 from service.http.dependencies import Services, ServicesDep
 from service.http.error_handlers import documented
 from service.http.write_requests import UnkeyedWriteRequestDep, WriteRequest, WriteRequestDep
-from service.scheduling.device_model import space_predictions
-from service.sweeps import annotation, budgets, documents, drafts, estimates, sweeps
+from service.scheduling.device_model import previews
+from service.sweeps import annotation, budgets, documents, drafts, sweeps
 from service.sweeps import schemas as sweep_schemas
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"], responses=documented(404), route_class=ScopedRoute)
@@ -119,17 +120,9 @@ async def create_sweep(
     document = documents.read(body, content_type, max_bytes=call.services.settings.max_document_bytes)
     prepared = await prepare(call, document)
     if validate_only:
-        project, alive_seconds = call.caller.project, call.services.settings.worker_alive_seconds
-        cost = await call.services.read(
-            lambda session: estimates.estimate(session, prepared, alive_seconds=alive_seconds, project=project)
-        )
-        measured = await call.services.read(
-            lambda session: space_predictions.read_measured(session, prepared.document, project=project)
-        )
-        preview = await to_thread.run_sync(prepared.preview)
-        predictions = await to_thread.run_sync(space_predictions.predict_space, prepared.document, measured)
-        added = {"estimate": cost, "predictions": predictions}
-        return conditional_reads.json_response(preview.model_copy(update=added))
+        alive_seconds = call.services.settings.worker_alive_seconds
+        describe = partial(previews.preview, project=call.caller.project, alive_seconds=alive_seconds)
+        return conditional_reads.json_response(await to_thread.run_sync(describe, call.services.database, prepared))
     source = documents.source_text(body, content_type)
     return await create_prepared(call, "sweep.create", prepared, priority, source, tag)
 

@@ -18,8 +18,7 @@ from layersweep.records.sweeps import CostEstimate as CostRecord
 from service.datasets import datasets
 from service.errors import NotFoundError, Problem, ServiceError
 from service.results import leaderboards
-from service.scheduling.device_model import space_predictions
-from service.sweeps import documents, drafts, estimates, sweeps
+from service.sweeps import documents, drafts, sweeps
 from service.sweeps.schemas import CostEstimate, HardwarePrediction, Sweep, SweepPreview
 from service.web.views import document_places
 
@@ -112,18 +111,12 @@ def refused(text: str, error: ServiceError) -> Findings:
     return Findings(error=error, problems=_marked(text, error.problems))
 
 
-def accepted(
-    session: Session, text: str, prepared: drafts.ValidatedDocument, project: str, alive_seconds: float
-) -> Findings:
+def accepted(text: str, prepared: drafts.ValidatedDocument, preview: SweepPreview) -> Findings:
     """What a document means, and what it will cost."""
-    cost = estimates.estimate(session, prepared, alive_seconds=alive_seconds, project=project)
-    measured = space_predictions.read_measured(session, prepared.document, project=project)
-    predictions = space_predictions.predict_space(prepared.document, measured)
-    preview = prepared.preview()
     notes = _marked(text, [Problem(note.pointer, note.detail, note.remedy) for note in preview.notes])
-    known = None if cost is None else cast("CostRecord", cost.model_dump())
-    cost_text = cost_in_words(known, cast("Budget", prepared.document.budget))
-    return Findings(preview=preview, notes=notes, estimate=cost, cost=cost_text, predictions=predictions)
+    known = None if preview.estimate is None else cast("CostRecord", preview.estimate.model_dump())
+    cost = cost_in_words(known, cast("Budget", prepared.document.budget))
+    return Findings(preview=preview, notes=notes, estimate=preview.estimate, cost=cost, predictions=preview.predictions)
 
 
 def _marked(text: str, problems: Sequence[Problem]) -> Sequence[MarkedProblem]:
