@@ -66,6 +66,18 @@ class Caller:
         """The project whose things it is shown in lists; None: those of all."""
         return self.bound_to or self.named
 
+    def check_may_make_tokens_of(self, project: str | None) -> None:
+        """Raise ForbiddenError if a token of this project (None: of all) would reach further than the caller's own."""
+        if self.bound_to not in (None, project):
+            raise ForbiddenError(f"a token of the project {self.bound_to!r} makes tokens of that project only")
+
+    def check_reaches_all_projects(self) -> None:
+        """Raise ForbiddenError if the caller's token belongs to one project: it makes and changes none."""
+        if self.bound_to is not None:
+            raise ForbiddenError(
+                f"this token belongs to the project {self.bound_to!r}: projects take one of all projects"
+            )
+
 
 OPEN = Caller(ANONYMOUS, None, frozenset(tokens.SCOPES), None)
 """Everybody, while the service has no token."""

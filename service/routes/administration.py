@@ -9,10 +9,8 @@ from sqlalchemy.orm import Session
 
 from service.auth import audit, projects, tokens
 from service.auth import schemas as auth_schemas
-from service.auth.access import Caller
 from service.auth.scopes import ScopedRoute, needs_scope
 from service.common import schemas
-from service.errors import ForbiddenError
 from service.fleet import quotas
 from service.http.callers import CallerDep
 from service.http.dependencies import ServicesDep
@@ -30,8 +28,7 @@ async def create_token(body: auth_schemas.NewToken, call: WriteRequestDep) -> Re
     project = body.project
     if "project" not in body.model_fields_set:
         project = call.caller.lists
-    if call.caller.bound_to not in (None, project):
-        raise ForbiddenError(f"a token of the project {call.caller.bound_to!r} makes tokens of that project only")
+    call.caller.check_may_make_tokens_of(project)
     new = tokens.NewToken(body.name, body.scopes, project, body.expires_in_days)
 
     def make(session: Session) -> tuple[auth_schemas.CreatedToken, str]:
@@ -77,7 +74,7 @@ async def revoke_token(token: str, call: UnkeyedWriteRequestDep) -> Response:
 @needs_scope("admin")
 async def create_project(body: auth_schemas.NewProject, call: WriteRequestDep) -> Response:
     """Make a project. This takes a token of all projects."""
-    _check_unbound(call.caller)
+    call.caller.check_reaches_all_projects()
     return await call.answer(
         "project.create",
         lambda session: auth_schemas.Project.model_validate(projects.create(session, body.name)),
@@ -98,7 +95,7 @@ def list_projects(services: ServicesDep, caller: CallerDep) -> schemas.Page[auth
 @needs_scope("admin")
 async def change_project(project: str, body: auth_schemas.Quotas, call: UnkeyedWriteRequestDep) -> Response:
     """Change what a project may use. This takes a token of all projects. What runs already goes on."""
-    _check_unbound(call.caller)
+    call.caller.check_reaches_all_projects()
     changes = cast("quotas.Change", body.model_dump(exclude_unset=True))
     return await call.answer(
         "project.change",
@@ -111,7 +108,7 @@ async def change_project(project: str, body: auth_schemas.Quotas, call: UnkeyedW
 @needs_scope("admin")
 async def delete_project(project: str, call: UnkeyedWriteRequestDep) -> Response:
     """Delete a project that holds no sweep, no dataset and no token. This takes a token of all projects."""
-    _check_unbound(call.caller)
+    call.caller.check_reaches_all_projects()
     answer = await call.done("project.delete", lambda session: projects.delete(session, project), subject=project)
     call.services.access.forget()
     return answer
@@ -125,10 +122,3 @@ def list_audit_records(pages: PageReadDep) -> schemas.Page[auth_schemas.AuditRec
         lambda session: audit.page(session, project=pages.project, page_size=pages.size, page_token=pages.token),
         auth_schemas.AuditRecord.model_validate,
     )
-
-
-def _check_unbound(caller: Caller) -> None:
-    if caller.bound_to is not None:
-        raise ForbiddenError(
-            f"this token belongs to the project {caller.bound_to!r}: projects take one of all projects"
-        )
