@@ -41,7 +41,7 @@ METHOD = (
 
 
 def to_schema(session: Session, row: Row, recommended: str | None) -> Confirmation:
-    """What it found so far, with the trial that is recommended marked where it is among the candidates."""
+    """What it found so far, with the trial that is recommended marked if it is among the candidates."""
     child, parent = session.get_one(Sweep, row.sweep_id), session.get_one(Sweep, row.confirms)
     originals = {trial.id: trial for trial in session.scalars(sa.select(Trial).where(Trial.id.in_(row.candidates)))}
     found = by_candidate(session, row)
@@ -83,7 +83,7 @@ def to_schema(session: Session, row: Row, recommended: str | None) -> Confirmati
 
 
 def _unconfirmed(session: Session, recommended: str | None, row: Row) -> int | None:
-    """The number of the recommended trial, where it is none of the candidates."""
+    """The number of the recommended trial, if it is none of the candidates."""
     if recommended is None or recommended in row.candidates:
         return None
     return session.scalar(sa.select(Trial.number).where(Trial.id == recommended))
@@ -223,7 +223,7 @@ def _says(
     *,
     names_best: bool,
 ) -> list[str]:
-    """What the candidates say together; which is best alone where `names_best`: a sentence before may have said it."""
+    """What the candidates say together; which is best alone if `names_best`: a sentence before may have said it."""
     says: list[str] = []
     first = candidates[0] if candidates else None
     if optimism is not None:

@@ -50,7 +50,7 @@ class Candidate:
     violations: Mapping[str, float] = field(default_factory=dict[str, float])
 
     def value(self, metric: str) -> float:
-        """NaN where it has none."""
+        """NaN if it has none."""
         return float(self.metrics.get(metric, math.nan))
 
     @property
@@ -76,7 +76,7 @@ class Choice:
     baseline_nats: float | None = None
     """The lowest validation loss of a model that only counts; None if there is none."""
     passed_over: Candidate | None = None
-    """What the rule would choose without that baseline, where it is another one than `chosen`."""
+    """What the rule would choose without that baseline, if it is another one than `chosen`."""
 
     def beats_baseline(self, candidate: Candidate) -> bool:
         return self.baseline_nats is None or candidate.value(LOSS) < self.baseline_nats
@@ -171,7 +171,7 @@ class LossDifference:
 
 
 CompareLosses = Callable[[Candidate, Candidate], LossDifference | None]
-"""The first trial's loss less the second's; None where that or its error is not known."""
+"""The first trial's loss less the second's; None if that or its error is not known."""
 
 Tolerance = Callable[[Candidate, Candidate, str], float]
 """How far two measurements of a metric may differ by noise alone, in its unit."""
@@ -207,8 +207,8 @@ def find_smaller(
 ) -> SmallerTrials:
     """The trial with the fewest parameters that is statistically as good as the chosen one.
 
-    It keeps every constraint and every limit of the choice, and beats the baseline where the chosen one does. Ties go
-    to the lower loss, then to the earlier trial. `confirmed`: the ids of confirmed trials. Where the chosen trial, or
+    It keeps every constraint and every limit of the choice, and beats the baseline if the chosen one does. Ties go
+    to the lower loss, then to the earlier trial. `confirmed`: the ids of confirmed trials. If the chosen trial, or
     a smaller one as good, is among them, no other takes its place: the spread over seeds that a confirmation finds
     widens what counts as good, also for trials whose own further seeds nobody has seen.
     """

@@ -101,7 +101,7 @@ def _says(found: Complexity, unconfirmed: str | None) -> list[str]:
 
 
 def _rank_correlation(points: Sequence[ComplexityPoint]) -> float | None:
-    """Spearman's; None for fewer than five trials, or where one of the two does not vary."""
+    """Spearman's; None for fewer than five trials, or if one of the two does not vary."""
     sizes = [point.parameter_count for point in points]
     gaps = [point.generalization_gap for point in points]
     if len(points) < 5 or len(set(sizes)) < 2 or len(set(gaps)) < 2:

@@ -95,7 +95,7 @@ def spread_of_trainings(session: Session, sweep_id: str) -> float | None:
 
 
 def validation_blocks(session: Session, trial_ids: Collection[str]) -> dict[str, Blocks]:
-    """Trial -> its losses along the validation split, where they were stored."""
+    """Trial -> its losses along the validation split, if they were stored."""
     rows = session.execute(
         sa.select(Measurement.trial_id, Measurement.data).where(
             Measurement.name == BLOCKS_MEASUREMENT, Measurement.trial_id.in_(trial_ids)

@@ -57,7 +57,7 @@ def sampling_error(blocks: Blocks | None) -> float | None:
 
 
 def difference_error(one: Blocks | None, other: Blocks | None) -> float | None:
-    """Standard error in nats of the difference of two mean losses; paired where both saw the same blocks."""
+    """Standard error in nats of the difference of two mean losses; paired if both saw the same blocks."""
     if one is not None and other is not None and _same_blocks(one, other):
         differences = np.asarray(one.loss_sums) - np.asarray(other.loss_sums)
         return _ratio_error(differences, np.asarray(one.weight_sums))

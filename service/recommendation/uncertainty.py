@@ -95,7 +95,7 @@ class Noise:
 
     @property
     def loss_deviation_nats(self) -> float:
-        """Of one training's validation loss: over seeds where that is known, else the split's sampling error."""
+        """Of one training's validation loss: over seeds if that is known, else the split's sampling error."""
         return self.seed_spread_nats if self.seed_spread_nats is not None else self.sampling_error_nats or 0.0
 
     def deviation(self, metric: str, value: float, trainings: int = 1) -> float:

@@ -1,5 +1,5 @@
 """The recommended trial against the best model that only counts (n-grams, class shares): which was passed over, and how
-long to train where no trial of the front beats it."""
+long to train if no trial of the front beats it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEAST_TIMES = 1.05
 """Below so many times the steps, more of them are not worth a number."""
 
 MODELS = {"prior": "model that always gives the shares of the classes"}
-"""How a baseline is called where "the NAME model" would not do."""
+"""How a baseline is called if "the NAME model" would not do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def compare(
 ) -> BaselineComparison | None:
     """How the recommended trial does against the baseline; None if it has no validation loss.
 
-    `passed_over`: the trial that the rule alone would choose, where it loses to the baseline.
+    `passed_over`: the trial that the rule alone would choose, if it loses to the baseline.
     """
     own = trial.metrics.get(LOSS, math.nan)
     if not math.isfinite(own):

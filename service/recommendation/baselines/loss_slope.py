@@ -26,7 +26,7 @@ class LossSlope:
     from_step: int
     to_step: int
     nats_per_doubling: float
-    """Change of the loss each time the steps double; negative where it falls."""
+    """Change of the loss each time the steps double; negative if it falls."""
     standard_error: float
 
     @property
@@ -36,7 +36,7 @@ class LossSlope:
 
     def times_to(self, nats: float) -> float | None:
         """By how much the steps have to be multiplied until the loss has fallen by `nats`, at this rate; None if it
-        does not fall, or where that is too far to be said."""
+        does not fall, or if that is too far to be said."""
         return _times(nats, self.nats_per_doubling) if self.falls else None
 
     def times_at_most(self, nats: float) -> float | None:
@@ -50,7 +50,7 @@ def _times(nats: float, nats_per_doubling: float) -> float | None:
 
 
 def loss_slope(curve: Sequence[CurvePoint], warmup_steps: int = 0) -> LossSlope | None:
-    """The slope of the validation loss, or of the training loss where few were validated; None with too few points.
+    """The slope of the validation loss, or of the training loss if few were validated; None with too few points.
 
     What lies within the warm-up is left out: a loss falls faster while the learning rate rises.
     """

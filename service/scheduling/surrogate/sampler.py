@@ -40,7 +40,7 @@ class SurrogateSampler(BaseSampler):
 
     Without a `space` it searches the parameters that all trials have, and draws others at random: conditional
     parameters need one. `logarithmic` says of each objective whether its logarithm is modelled; without it that is
-    done where all its values are positive. `earlier` are trials of other studies: they say where to look first, as far
+    done if all its values are positive. `earlier` are trials of other studies: they say where to look first, as far
     as what is found here bears them out.
     """
 
