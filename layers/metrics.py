@@ -169,6 +169,21 @@ METRICS: dict[str, Metric] = {
     "device_seconds": Metric("s", "minimize", "quality", "time that the attempt held its device", depends_on_load=True),
 }
 
+STATIC = ("parameter_count", "flops")
+"""The size of a model, which is known of a point before anything is built."""
+
+MODELLED = (
+    "latency_ms_p50",
+    "latency_ms_p90",
+    "latency_ms_p99",
+    "latency_ms_mean",
+    "memory_bytes",
+    "engine_bytes",
+    "build_seconds",
+)
+"""Metrics of the hardware by whose model a search may leave out points and builds (`search.device_model`): they are
+above 0, and range over orders of magnitude."""
+
 AT = "@"
 """Stands between a metric and the shape that it was measured at."""
 

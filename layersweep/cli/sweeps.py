@@ -35,7 +35,7 @@ from layersweep.cli.sweep_annotations import annotate
 from layersweep.display import progress, units
 from layersweep.display.estimates import cost_in_words
 from layersweep.display.listings import Listing
-from layersweep.display.spaces import prediction_in_words, print_space, transformers_in_words
+from layersweep.display.spaces import prediction_in_words, print_space, transformers_in_words, unpredicted_in_words
 from layersweep.display.terminal import show_yaml
 from layersweep.errors import InvalidUsageError
 from layersweep.files import name_of
@@ -106,6 +106,8 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
         out.print(Text(transformers_in_words(share)))
     for prediction in preview.get("predictions", []):
         out.print(Text(prediction_in_words(prediction)))
+    for line in unpredicted_in_words(preview.get("unpredicted", [])):
+        out.print(Text(line))
     out.print(Text(cost_in_words(preview["estimate"], preview["document"]["budget"])))
     out.print(Text(f"Sampler: {preview['sampler']} ({preview['sampler_reason']})"))
     _print_notes(preview["notes"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.text import Text
 
 from layersweep.display import units
-from layersweep.records.sweeps import HardwarePrediction, SpaceFacts, TransformersShare
+from layersweep.records.sweeps import HardwarePrediction, SpaceFacts, TransformersShare, UnpredictedMetric
 
 
 def print_space(console: Console, space: SpaceFacts) -> None:
@@ -62,3 +64,11 @@ def prediction_in_words(found: HardwarePrediction) -> str:
         text += f"; {found['points'] - found['known_points']} of {found['points']} points are unlike what was measured"
     kept = (f"{limit['constraint']} leaves {units.share(limit['kept_share'])}" for limit in found["limits"])
     return "; ".join([text, *kept]) + "."
+
+
+def unpredicted_in_words(found: Sequence[UnpredictedMetric]) -> list[str]:
+    """`Not predicted: prefill_ms_p50, decode_ms_per_token_p50: a prediction takes 16 trials ...`, a line a reason."""
+    names: dict[str, list[str]] = {}
+    for each in found:
+        names.setdefault(each["reason"], []).append(each["metric"])
+    return [f"Not predicted: {', '.join(metrics)}: {reason}." for reason, metrics in names.items()]

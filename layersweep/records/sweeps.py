@@ -228,6 +228,11 @@ class TransformersShare(TypedDict):
     misfit: str | None
 
 
+class UnpredictedMetric(TypedDict):
+    metric: str
+    reason: str
+
+
 class SweepPreview(TypedDict):
     """What a valid document would become; nothing is stored."""
 
@@ -242,6 +247,7 @@ class SweepPreview(TypedDict):
     transformers: NotRequired[TransformersShare | None]
     estimate: CostEstimate | None
     predictions: NotRequired[list[HardwarePrediction]]
+    unpredicted: NotRequired[list[UnpredictedMetric]]
 
 
 class EventRecord(TypedDict):

@@ -30,7 +30,7 @@ from service.leases import trials
 from service.pruning.choice import PrunerChoice, choose_pruner
 from service.sweeps import documents
 from service.sweeps import schemas as sweep_schemas
-from service.sweeps.device_notes import device_notes
+from service.sweeps.device_notes import device_model_notes, device_notes
 from service.sweeps.sampling import Choice, choose
 
 Given = Mapping[str, object]
@@ -90,9 +90,10 @@ class ValidatedDocument:
         """Remarks that refuse nothing."""
         document, points = self.document, self.feasibility.feasible_points
         of_replicates = replicate_notes(document.search.get("replicates", 0), document.budget["trials"], points)
+        of_devices = (*device_notes(document.space), *device_model_notes(document))
         return [
             schemas.ProblemItem(pointer=note.pointer, detail=note.detail, remedy=note.remedy)
-            for note in (*document.notes, *of_replicates, *window_notes(document.space), *device_notes(document.space))
+            for note in (*document.notes, *of_replicates, *window_notes(document.space), *of_devices)
         ]
 
     def _transformers(self) -> sweep_schemas.TransformersShare:

@@ -203,6 +203,13 @@ class HardwarePrediction(Schema):
     limits: list[PredictedLimit]
 
 
+class UnpredictedMetric(Schema):
+    """A metric that no prediction is made of."""
+
+    metric: str
+    reason: str
+
+
 class TransformersShare(Schema):
     """Which points can leave as checkpoints of `transformers`, of random ones that keep the rules."""
 
@@ -228,8 +235,11 @@ class SweepPreview(Schema):
     )
     predictions: list[HardwarePrediction] = Field(
         default=[],
-        description="of latency, and of what else of the hardware it decides by; empty where fewer than 16 trials of "
-        "the task were measured",
+        description="of the latencies of its mode, and of what else of the hardware it decides by; empty where fewer "
+        "than 16 trials of the task were measured",
+    )
+    unpredicted: list[UnpredictedMetric] = Field(
+        default=[], description="metrics of the hardware that it decides by and that are not predicted, and why"
     )
 
 

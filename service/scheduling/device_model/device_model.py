@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from layers.metrics import MODELLED
 from service.database.json_columns import PredictedFigure
 from service.scheduling.device_model.calibrated import CalibratedModel, ModelErrors, Prediction
 from service.scheduling.device_model.features import Described, Encoder
-from service.scheduling.device_model.measured import FEWEST_ROWS, QUANTITIES, MeasuredTrial, with_metric
+from service.scheduling.device_model.measured import FEWEST_ROWS, MeasuredTrial, with_metric
 from service.sweeps.catalog import schemas as catalog_schemas
 
 CERTAIN = 0.99
@@ -99,7 +100,7 @@ in_one_thread = threadpool_limits.wrap(limits=1, user_api="blas")
 def describe_model(target: str, trials: Sequence[MeasuredTrial]) -> catalog_schemas.DeviceModel:
     """How well the target's quantities are predicted. It takes a second or two."""
     model = DeviceModel(trials)
-    found = {metric: errors for metric in QUANTITIES if (errors := model.errors(metric)) is not None}
+    found = {metric: errors for metric in MODELLED if (errors := model.errors(metric)) is not None}
     return catalog_schemas.DeviceModel(
         target=target,
         trials=model.rows,

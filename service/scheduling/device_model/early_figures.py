@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from layers.expressions.constraints import Constraint
-from layers.metrics import metric
+from layers.metrics import MODELLED, metric
 from layers.parameter import Scalar
 from service.common.formatting import label
 from service.common.formatting import metric as with_unit
@@ -20,8 +20,8 @@ from service.leases.phases import is_hardware_first
 from service.pruning.choice import NONE
 from service.scheduling.device_model.device_model import CERTAIN, DeviceModel
 from service.scheduling.device_model.features import Described
-from service.scheduling.device_model.measured import QUANTITIES, STATIC
 from service.scheduling.sweep_state import SweepFacts
+from service.sweeps.device_notes import modelled_metric
 
 NARROW = 1.2
 """The ends of an interval differ by less than this factor if a pruner may compare a trial by it."""
@@ -48,8 +48,8 @@ class EarlyFigures:
             return None
         is_pruned = facts.pruner != NONE
         compared = [each for each in objectives if is_pruned and metric(each).stage == "hardware"]
-        limits = [(each, quantity) for each in constraints if (quantity := quantity_of(each))]
-        is_answerable = len(limits) == len(constraints) and set(compared) <= set(QUANTITIES)
+        limits = [(each, quantity) for each in constraints if (quantity := modelled_metric(each))]
+        is_answerable = len(limits) == len(constraints) and set(compared) <= set(MODELLED)
         if document.task == "probe" or not is_answerable or not (limits or compared):
             return None
         return cls(limits, compared)
@@ -82,12 +82,6 @@ class EarlyFigures:
             keeps = f", which keeps {' and '.join(kept)}" if kept else ""
             texts.append(f"{label(name)} is predicted at {low} to {high}{keeps}")
         return f"no build is needed before its training: {'; '.join(texts)}"
-
-
-def quantity_of(constraint: Constraint) -> str | None:
-    """The one metric of the hardware that a constraint names, if it is modelled."""
-    measured = [name for name in constraint.metrics if name not in STATIC]
-    return measured[0] if len(measured) == 1 and measured[0] in QUANTITIES else None
 
 
 def _keeps(limit: Constraint, quantity: str, figure: PredictedFigure, values: Mapping[str, Scalar]) -> bool:

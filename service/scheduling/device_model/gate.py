@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from threadpoolctl import ThreadpoolController
 
 from layers.expressions.constraints import Constraint
+from layers.metrics import MODELLED, STATIC
 from layers.space.document import Rejection
 from service.database.json_columns import PredictedHardware
 from service.leases.feasibility import named_values
 from service.scheduling.device_model.device_model import DeviceModel
-from service.scheduling.device_model.early_figures import EarlyFigures, quantity_of
+from service.scheduling.device_model.early_figures import EarlyFigures
 from service.scheduling.device_model.features import Described, describe
-from service.scheduling.device_model.measured import FEWEST_ROWS, MOST_ROWS, QUANTITIES, STATIC, MeasuredTrial
+from service.scheduling.device_model.measured import FEWEST_ROWS, MOST_ROWS, MeasuredTrial
+from service.sweeps.device_notes import modelled_metric
 
 if TYPE_CHECKING:
     from service.scheduling.proposals import Point
@@ -38,7 +40,7 @@ class HardwareGate:
     ) -> None:
         """`base`: what was measured when the sweep started; `own`: its trials, as they were told. Without constraints
         nothing is left out; without `early` everything is built as the sweep's order says."""
-        self._judged = [(constraint, metric) for constraint in constraints if (metric := quantity_of(constraint))]
+        self._judged = [(constraint, metric) for constraint in constraints if (metric := modelled_metric(constraint))]
         self._early = early
         self.base_ids = list(dict.fromkeys(trial.id for trial in base))
         self._trials = [*base, *own]
@@ -65,7 +67,7 @@ class HardwareGate:
     def tell(self, trial_id: str, metrics: Mapping[str, float]) -> None:
         """What a trial has shown, whatever became of it."""
         described = self._expected.pop(trial_id, None)
-        if described is not None and any(metric in metrics for metric in QUANTITIES):
+        if described is not None and any(metric in metrics for metric in MODELLED):
             self._trials.append(MeasuredTrial(trial_id, described, metrics))
             self._refit()
 

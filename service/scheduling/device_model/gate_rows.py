@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from layers.metrics import STATIC
 from service.common.states import TrialState
 from service.database.models import Ask, Trial
 from service.scheduling.device_model.early_figures import EarlyFigures
 from service.scheduling.device_model.features import describe
 from service.scheduling.device_model.gate import HardwareGate
-from service.scheduling.device_model.measured import STATIC, MeasuredTrial, at_shapes, measured, measured_trials
+from service.scheduling.device_model.measured import MeasuredTrial, at_shapes, measured, measured_trials
 from service.scheduling.studies import Attributes
 from service.scheduling.sweep_state import History, SweepFacts
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from layers.configuration import Configuration
 from layers.declarations.inference.shapes import shapes_of
-from layers.metrics import METRICS, named_at
+from layers.metrics import METRICS, MODELLED, STATIC, named_at
 from layers.results_version import UNSAID
 from service.common.states import TrialState
 from service.database.models import Sweep, Trial
@@ -20,17 +20,6 @@ MOST_ROWS = 200
 """Measured trials that a model rests on, the newest first: more make no better one, and fitting takes their cube."""
 FEWEST_ROWS = 16
 """Below which a model says nothing."""
-STATIC = ("parameter_count", "flops")
-QUANTITIES = (
-    "latency_ms_p50",
-    "latency_ms_p90",
-    "latency_ms_p99",
-    "latency_ms_mean",
-    "memory_bytes",
-    "engine_bytes",
-    "build_seconds",
-)
-"""Metrics of the hardware that are modelled: they are above 0, and range over orders of magnitude."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +33,7 @@ class MeasuredTrial:
     @property
     def shows_hardware(self) -> bool:
         """Whether any modelled quantity was measured."""
-        return any(metric in self.metrics for metric in QUANTITIES)
+        return any(metric in self.metrics for metric in MODELLED)
 
 
 def measured_trials(

@@ -21,4 +21,6 @@ def preview(database: Database, prepared: ValidatedDocument, *, project: str, al
 
     cost, measured = database.read(read)
     predictions = space_predictions.predict_space(prepared.document, measured)
-    return prepared.preview().model_copy(update={"estimate": cost, "predictions": predictions})
+    unpredicted = space_predictions.unpredicted_metrics(prepared.document, measured, predictions)
+    found = {"estimate": cost, "predictions": predictions, "unpredicted": unpredicted}
+    return prepared.preview().model_copy(update=found)

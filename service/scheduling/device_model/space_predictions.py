@@ -10,7 +10,8 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from layers.expressions.constraints import Constraint
-from layers.metrics import named_at, split_name
+from layers.expressions.summary_metrics import deciding_metrics, latency_metrics
+from layers.metrics import METRICS, MODELLED, STATIC, metric, named_at, split_name
 from layers.parameter import ParameterError, Scalar
 from layers.space.document import PointError, Space, SweepDocument
 from service.leases.feasibility import named_values
@@ -18,19 +19,18 @@ from service.scheduling.device_model.device_model import DeviceModel, in_one_thr
 from service.scheduling.device_model.features import Described, describe
 from service.scheduling.device_model.measured import (
     FEWEST_ROWS,
-    QUANTITIES,
-    STATIC,
     MeasuredTrial,
     at_shapes,
     measured_trials,
     newest_target,
+    with_metric,
 )
-from service.sweeps.schemas import HardwarePrediction, PredictedLimit
+from service.sweeps.schemas import HardwarePrediction, PredictedLimit, UnpredictedMetric
 
 POINTS = 200
 TRIES = 2000
-SHOWN = ("latency_ms_p50",)
-"""Predicted whatever a sweep decides by."""
+PREDICTED = (*MODELLED, *(name for name, each in METRICS.items() if each.of_generation and each.stage == "hardware"))
+"""What a prompt and its answer take is predicted, but no point is left out for it: see `MODELLED`."""
 
 Point = tuple[Mapping[str | None, Described], Mapping[str, Scalar]]
 """A point as a model sees it at each of its shapes, and its parameters by the names of constraints."""
@@ -54,21 +54,44 @@ def read_measured(session: Session, document: SweepDocument, *, project: str) ->
 
 @in_one_thread
 def predict_space(document: SweepDocument, measured: MeasuredTarget | None) -> list[HardwarePrediction]:
-    """The latency, and what else of the hardware the sweep decides by, over its space; empty if too little of the
-    task was measured to say anything. It takes a second or two."""
+    """The latencies of its mode, and what else of the hardware the sweep decides by, over its space; empty if too
+    little of the task was measured to say anything. It takes a second or two."""
     if measured is None or len(measured.trials) < FEWEST_ROWS:
         return []
     target, model = measured.key, DeviceModel(measured.trials)
-    named = {each["metric"] for each in document.objectives}
-    named.update(*(constraint.metrics for constraint in document.constraints))
+    named = set(_deciding(document))
+    shown = {split_name(name)[0] for name in latency_metrics(document.normalized)}
     shapes = [shape.name for shape in document.space.shapes] or [None]
-    every = ((metric, named_at(metric, shape)) for metric in QUANTITIES for shape in shapes)
-    metrics = list(dict.fromkeys(full for metric, full in every if full in named or metric in SHOWN))
+    every = ((name, named_at(name, shape)) for name in PREDICTED for shape in shapes)
+    metrics = list(dict.fromkeys(full for name, full in every if full in named or name in shown))
     if all(model.errors(split_name(metric)[0]) is None for metric in metrics):
         return []
     points = _points(document.space)
     found = (_of_metric(model, metric, target, points, document.constraints) for metric in metrics)
     return [each for each in found if each is not None]
+
+
+def unpredicted_metrics(
+    document: SweepDocument, measured: MeasuredTarget | None, found: Sequence[HardwarePrediction]
+) -> list[UnpredictedMetric]:
+    """The metrics of the hardware that the sweep decides by and that are not among what was `found`, and why."""
+    predicted = {each.metric for each in found}
+    asked = [name for name in _deciding(document) if metric(name).stage == "hardware" and name not in predicted]
+    return [UnpredictedMetric(metric=name, reason=_reason(split_name(name)[0], measured)) for name in asked]
+
+
+def _deciding(document: SweepDocument) -> list[str]:
+    return deciding_metrics([each["metric"] for each in document.objectives], document.normalized)
+
+
+def _reason(base: str, measured: MeasuredTarget | None) -> str:
+    """Why a metric is not predicted over a space; `base`: without its shape."""
+    if base not in PREDICTED:
+        return "no model of a device predicts it"
+    rows = 0 if measured is None else len(with_metric(measured.trials, base))
+    if rows < FEWEST_ROWS:
+        return f"a prediction takes {FEWEST_ROWS} trials of the task on one target that measured it; there are {rows}"
+    return "none of the points that were looked at is like what was measured"
 
 
 def _of_metric(

@@ -12,9 +12,11 @@ from sqlalchemy.orm import Session
 
 from layers.presets import PRESETS
 from layersweep.display.estimates import cost_in_words
+from layersweep.display.spaces import unpredicted_in_words
 from layersweep.json_values import JsonObject
 from layersweep.records.sweeps import Budget
 from layersweep.records.sweeps import CostEstimate as CostRecord
+from layersweep.records.sweeps import UnpredictedMetric as UnpredictedRecord
 from service.datasets import datasets
 from service.errors import NotFoundError, Problem, ServiceError
 from service.results import leaderboards
@@ -68,6 +70,8 @@ class Findings:
     cost: str = ""
     """The estimate in words; also why there is none."""
     predictions: Sequence[HardwarePrediction] = ()
+    unpredicted: Sequence[str] = ()
+    """What is not predicted, and why, in words."""
 
 
 def beginnings(session: Session, project: str | None) -> Beginnings:
@@ -116,7 +120,15 @@ def accepted(text: str, prepared: drafts.ValidatedDocument, preview: SweepPrevie
     notes = _marked(text, [Problem(note.pointer, note.detail, note.remedy) for note in preview.notes])
     known = None if preview.estimate is None else cast("CostRecord", preview.estimate.model_dump())
     cost = cost_in_words(known, cast("Budget", prepared.document.budget))
-    return Findings(preview=preview, notes=notes, estimate=preview.estimate, cost=cost, predictions=preview.predictions)
+    unpredicted = [cast("UnpredictedRecord", each.model_dump()) for each in preview.unpredicted]
+    return Findings(
+        preview=preview,
+        notes=notes,
+        estimate=preview.estimate,
+        cost=cost,
+        predictions=preview.predictions,
+        unpredicted=unpredicted_in_words(unpredicted),
+    )
 
 
 def _marked(text: str, problems: Sequence[Problem]) -> Sequence[MarkedProblem]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from layers.space.document import begin
-from service.sweeps.device_notes import device_notes
+from service.sweeps.device_notes import device_model_notes, device_notes
 
 DOCUMENT: dict[str, Any] = {
     "name": "shared",
@@ -38,3 +38,21 @@ def test_all_of_a_space_that_needs_four() -> None:
     ((detail, remedy),) = said(4)
     assert detail == "every point is shared by devices"
     assert "--devices 0,1,2,3" in remedy
+
+
+@pytest.mark.parametrize(
+    ("constraints", "detail"),
+    [
+        ([], None),
+        (["latency_ms_p50 <= 2", "parameter_count <= 1e6"], None),
+        (["latency_cv <= 0.1"], "it leaves out nothing: no point is left out for latency_cv <= 0.1, as a limit"),
+        (["latency_ms_p50 <= 2", "latency_cv <= 0.1"], "no point is left out for latency_cv <= 0.1, as a limit"),
+    ],
+)
+def test_limits_that_a_model_of_the_device_cannot_judge_by(constraints: list[str], detail: str | None) -> None:
+    document = {**DOCUMENT, "constraints": constraints, "search": {"device_model": True}}
+    notes = list(device_model_notes(begin(document, find_dataset=lambda name: None).sweep))
+    assert [note.pointer for note in notes] == ([] if detail is None else ["/search/device_model"])
+    assert all(note.detail.startswith(detail or "") for note in notes)
+    document["search"] = {}
+    assert not list(device_model_notes(begin(document, find_dataset=lambda name: None).sweep))

@@ -16,8 +16,13 @@ from layers.parameter import Scalar
 from service.scheduling.device_model.calibrated import CalibratedModel
 from service.scheduling.device_model.device_model import DeviceModel, describe_model
 from service.scheduling.device_model.features import Encoder, describe
-from service.scheduling.device_model.measured import FEWEST_ROWS, MeasuredTrial, measured_trials
-from service.scheduling.device_model.space_predictions import MeasuredTarget, predict_space, read_measured
+from service.scheduling.device_model.measured import FEWEST_ROWS, MeasuredTrial, measured, measured_trials
+from service.scheduling.device_model.space_predictions import (
+    MeasuredTarget,
+    predict_space,
+    read_measured,
+    unpredicted_metrics,
+)
 from service.sweeps import drafts
 from tests.service.sweep_driver import Driver, Outcome, document
 
@@ -165,6 +170,36 @@ def test_each_shape_of_a_space_is_predicted_by_itself(driver: Driver) -> None:
     (limit,) = found["latency_ms_p50@bulk"].limits
     kept = [trial.metrics["latency_ms_p50@bulk"] <= 16 for trial in driver.trials(sweep)]
     assert limit.kept_share == pytest.approx(sum(kept) / len(kept), abs=0.25)
+
+
+def test_prompts_and_steps_are_predicted_and_what_cannot_be_is_named(driver: Driver) -> None:
+    limits = ["decode_ms_per_token_p50 <= 0.5", "prefill_ms_p99 <= 9", "latency_cv <= 0.1"]
+    written = document(objectives=[{"metric": "validation_loss"}], constraints=limits)
+    written["inference"] = {"mode": "generate", "batch_size": 1, "prompt_tokens": 32, "new_tokens": 32}
+    draft = drafts.prepare(driver.database, written).document
+    trials: list[MeasuredTrial] = []
+    source = random.Random(1)
+    while len(trials) < 32:
+        values = draft.space.resolve(draft.space.sample(source))
+        if draft.space.judge(values) is None:
+            static = draft.space.static_metrics(values)
+            cost = static["flops"] / 1e7
+            metrics = {"latency_ms_p50": 9.0, "prefill_ms_p50": cost, "decode_ms_per_token_p50": cost / 8}
+            trials.append(measured(str(len(trials)), draft.space.configuration(values), {**static, **metrics}))
+    target = MeasuredTarget("a target", trials)
+    found = predict_space(draft, target)
+    assert [each.metric for each in found] == ["prefill_ms_p50", "decode_ms_per_token_p50"]
+    assert all(each.error_share < 0.1 for each in found)
+    kept = sum(trial.metrics["decode_ms_per_token_p50"] <= 0.5 for trial in trials) / len(trials)
+    (limit,) = found[1].limits
+    assert limit.kept_share == pytest.approx(kept, abs=0.25)
+    reasons = {each.metric: each.reason for each in unpredicted_metrics(draft, target, found)}
+    assert reasons == {
+        "prefill_ms_p99": "a prediction takes 16 trials of the task on one target that measured it; there are 0",
+        "latency_cv": "no model of a device predicts it",
+    }
+    nothing = [each.metric for each in unpredicted_metrics(draft, None, [])]
+    assert nothing == ["decode_ms_per_token_p50", "prefill_ms_p99", "latency_cv"]
 
 
 def test_columns_that_say_the_same_count_once_and_are_not_known_where_they_no_longer_do() -> None:
