@@ -199,7 +199,7 @@ def test_steps_count_as_the_worker_counts_them() -> None:
     ("prompt", "count", "said"),
     [
         ("", None, "--prompt is empty"),
-        ("A" * LENGTH, None, f"--prompt has {LENGTH} tokens: the engines have room for {LENGTH - 1} and an answer"),
+        ("A" * LENGTH, None, f"--prompt has {LENGTH} tokens: there is room for {LENGTH - 1} and an answer"),
         ("ROBES", NEW + 1, f"--tokens is {NEW + 1}: after this prompt the engines have room for 1 to {NEW}"),
         ("lower", None, "the dataset has no 'e', 'l', 'o', 'r', 'w': write --prompt without"),
     ],

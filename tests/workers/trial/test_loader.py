@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from layers.checkpoints.tokenizer_files import byte_tokenizer
 from workers.trial.download import loader
 
 
@@ -36,6 +38,40 @@ def test_a_python_without_the_runtime_is_told_which_version(tmp_path: Path, monk
     assert "runs by Layersweep's checkout" in (loader.missing_runtime({**described, "runtime": "tensorrt"}) or "")
     monkeypatch.undo()
     assert loader.missing_runtime(described) is None
+
+
+def of_facts(**facts: object) -> dict[str, Any]:
+    return {"dataset": {"name": "text", "facts": facts}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "text", "tokens"),
+    [
+        ({"tokenizer": "byte", "vocabulary_size": 256}, "né", [0x6E, 0xC3, 0xA9]),
+        ({"tokenizer": "char", "vocabulary": ["a", "é"], "vocabulary_size": 2}, "éa", [1, 0]),
+        # A dataset whose file held tokens.
+        ({"vocabulary_size": 12}, "7 11", [7, 11]),
+    ],
+)
+def test_a_prompt_is_read_as_the_dataset_was(
+    tmp_path: Path, facts: dict[str, object], text: str, tokens: list[int]
+) -> None:
+    encode, decode = loader.vocabulary(tmp_path, of_facts(**facts))
+    assert encode(text) == tokens
+    assert decode(tokens) == text
+
+
+def test_parts_of_words_are_those_of_the_tokenizer_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_words = of_facts(tokenizer="bpe:256", tokenizer_sha256="0", vocabulary_size=256)
+    with pytest.raises(SystemExit, match=r"has no tokenizer.json: `layersweep trial download` fetches"):
+        loader.vocabulary(tmp_path, of_words)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
+    encode, decode = loader.vocabulary(tmp_path, of_words)
+    assert encode("to be") == list(b"to be")
+    assert decode(list(b"to be")) == "to be"
+    monkeypatch.setattr(loader, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="-m pip install tokenizers"):
+        loader.vocabulary(tmp_path, of_words)
 
 
 def test_it_runs_what_it_lies_beside_and_says_which_folder_is_none(

@@ -191,9 +191,7 @@ def continued(folder: Path, described: dict[str, Any], prompt: str, count: int |
         source, given = source_arrays(given, inference, facts["pad_id"]), [facts["start_id"]]
     room = (plan["prompt_tokens"] + plan["new_tokens"] if plan else inference["sequence_length"] + 1) - len(given)
     if room < 1:
-        sys.exit(
-            f"--prompt has {len(given):,} tokens: the engines have room for {len(given) + room - 1:,} and an answer"
-        )
+        sys.exit(f"--prompt has {len(given):,} tokens: there is room for {len(given) + room - 1:,} and an answer")
     wanted = min(room, plan["new_tokens"] if plan else NEW_TOKENS) if count is None else count
     if not 1 <= wanted <= room:
         sys.exit(f"--tokens is {wanted:,}: after this prompt the engines have room for 1 to {room:,}")
@@ -317,7 +315,10 @@ def vocabulary(folder: Path, described: dict[str, Any]) -> Codec:
         )
     tokenizer = facts.get("tokenizer")
     if tokenizer == "byte":
-        return lambda text: list(text.encode()), lambda tokens: bytes(tokens).decode(errors="replace")
+        # Of what is no UTF-8 on the command line, Python keeps the bytes as surrogates.
+        return lambda text: list(text.encode(errors="surrogateescape")), lambda tokens: bytes(tokens).decode(
+            errors="replace"
+        )
     if tokenizer == "char":
         return by_symbols(facts["vocabulary"], 0, "char")
     if tokenizer is None and "tokenizer_sha256" not in facts:

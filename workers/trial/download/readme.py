@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
+from layers.declarations.inference import mode
 from layers.declarations.inference.generation import GenerationConfig
 from layers.signature import Signature, TensorSpec
 from workers.trial.download.generation_plan import GenerationPlan, generation_plan
@@ -29,7 +30,6 @@ FILES = {
 }
 """What each file is, in the order in which they are listed."""
 
-_GENERATES = ("causal_lm", "seq2seq")
 _WHOLE_TEXT = "of the token after each one that is read"
 _OTHERS = {"token_mask": "1 for a token, 0 for padding", "attention_mask": "1 if a query may attend to a key"}
 
@@ -78,7 +78,7 @@ def _commands(trial: DownloadedTrial) -> list[str]:
     if trial.generation is not None:
         figures = "latency, validation loss, and the medians of a prompt and of a step"
     lines = [f"Measure its {figures} here, beside what the sweep measured:", "", "```sh", "python run.py", "```"]
-    if trial.task in _GENERATES:
+    if trial.task in mode.TASKS:
         what = "the text and the likeliest tokens after it" if trial.task == "causal_lm" else "what the model answers"
         lines += ["", f"Print {what}:", "", "```sh", "python run.py --prompt 'TEXT' --tokens 50", "```"]
     needs = "It needs NumPy and onnxruntime alone."
