@@ -23,6 +23,7 @@ from layers.checkpoints.matching import Match, match
 from layers.checkpoints.tensor_files import SpilledTensors, TensorFile
 from layers.checkpoints.tokenizer_files import tokenizer_config, tokenizer_of
 from layers.completion import complete
+from layers.declarations.inference import mode
 from layers.parameter import ParameterError
 from service.confirmation import confirmations, results
 from service.database.models import Artifact, Dataset, Sweep, Trial
@@ -112,6 +113,8 @@ def _match(trial: Trial) -> Match:
         return match(complete(configuration["task"], configuration["model"], {}))
     except (CheckpointError, ParameterError) as error:
         detail = f"trial {trial.number} cannot leave as a checkpoint of transformers: {error}"
+        if configuration["task"] in mode.TASKS:
+            detail += f". Its artifacts generate text: layersweep trial download {trial.id} FOLDER"
         raise UnprocessableError(detail, rule="transformers_export") from None
 
 

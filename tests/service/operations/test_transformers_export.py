@@ -123,6 +123,7 @@ def test_what_no_architecture_computes_is_refused_with_the_reason(made: Made, pa
     assert answer.headers["content-type"].startswith("application/problem+json")
     assert answer.json()["rule"] == "transformers_export"
     assert "position_embedding_type is 'alibi'" in answer.json()["detail"]
+    assert f"layersweep trial download {made.trial} FOLDER" in answer.json()["detail"]
     page = made.client.get(f"/trials/{made.trial}").text
     assert "transformers.zip" not in page
 
