@@ -42,17 +42,25 @@ def get_by_number(session: Session, sweep_id: str, number: int) -> Trial:
     return trial
 
 
+def reference_of(session: Session, trial: Trial) -> str:
+    """ "SWEEP/NUMBER" with the sweep's name, or with its id if the name is that of another sweep, too, or of none that
+    commands look for."""
+    sweep = session.get_one(Sweep, trial.sweep_id)
+    named = f"{sweep.name}/{trial.number}"
+    is_found = find_by_reference(session, named, trial.project) == trial.id
+    return named if is_found else f"{sweep.id}/{trial.number}"
+
+
 def find_by_reference(session: Session, reference: str, project: str) -> str | None:
-    """The id of the trial that "SWEEP/NUMBER" names; SWEEP: a sweep's id, or its name (the newest of that name)."""
+    """The id of the trial that "SWEEP/NUMBER" names; SWEEP: a sweep's id, or its name (the newest of that name, but no
+    confirmation)."""
     sweep, _, number = reference.rpartition("/")
     if not (sweep and number.isascii() and number.isdigit() and len(number) < LARGEST_NUMBER_DIGITS):
         return None
     # Ids sort by the time at which they were made. An id precedes names that look like it.
     newest = sa.case((Sweep.id == sweep.upper(), 0), else_=1), Sweep.id.desc()
-    named = sa.or_(Sweep.id == sweep.upper(), Sweep.name == sweep)
-    found = session.scalar(
-        sa.select(Sweep.id).where(Sweep.project == project, IS_SEARCH, named).order_by(*newest).limit(1)
-    )
+    named = sa.or_(Sweep.id == sweep.upper(), sa.and_(IS_SEARCH, Sweep.name == sweep))
+    found = session.scalar(sa.select(Sweep.id).where(Sweep.project == project, named).order_by(*newest).limit(1))
     return session.scalar(sa.select(Trial.id).where(Trial.sweep_id == found, Trial.number == int(number)))
 
 

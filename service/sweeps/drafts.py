@@ -14,6 +14,7 @@ from layers.expressions.names import VARIABLES, is_variable
 from layers.parameter import Scalar
 from layers.space.checks.windows import window_notes
 from layers.space.document import DocumentError, FeasibilityReport, Space, SweepDocument, UnexaminedSpace, begin
+from layers.space.document_fields import MAX_STARTS
 from layers.space.feasibility import measure_feasibility
 from layers.space.replicates import replicate_notes
 from layers.space.transformers_share import transformers_share
@@ -190,10 +191,11 @@ def drafted(database: Database, document: Given, *, project: str = DEFAULT, star
 def with_trial_ids(document: Given, find: Callable[[str], str | None]) -> Given:
     """The document with `trial:ID` for each start `trial:SWEEP/NUMBER` that `find` knows.
 
-    A later sweep of that name changes nothing then. What is no such reference is left to the reader.
+    A later sweep of that name changes nothing then. What is no such reference is left to the reader, and so is a list
+    that is too long.
     """
     starts = document.get("start_from")
-    if not isinstance(starts, list):
+    if not isinstance(starts, list) or len(cast("list[object]", starts)) > MAX_STARTS:
         return document
     return {**document, "start_from": [_with_trial_id(start, find) for start in cast("list[object]", starts)]}
 

@@ -95,6 +95,8 @@ class TrialPage:
     now: float
     sweep: Sweep
     trial: lease_schemas.TrialDetail
+    reference: str
+    """What commands and `start_from` call it."""
     dataset: Dataset | None
     workers: Mapping[str, str]
     """Names by id."""
@@ -147,6 +149,7 @@ def trial(session: Session, trial_id: str) -> TrialPage:
         now=now(session),
         sweep=sweep_row,
         trial=detail,
+        reference=trials.reference_of(session, row),
         dataset=dataset,
         workers={worker.id: worker.name for worker in session.scalars(executing)},
         phases=_phases(detail.attempts[-1] if detail.attempts else None),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 from fastapi.testclient import TestClient
+from sqlalchemy.orm import Session
 
-from service.database.models import Trial
+from service.common.states import SweepKind
+from service.database.models import Sweep, Trial
+from service.leases import trials
 from tests.service.rows import Rows
 
 
@@ -96,3 +99,34 @@ def test_a_token_of_another_list_is_refused(client: TestClient, served_rows: Row
         served_rows.worker()
     token = client.get("/v1/workers?page_size=1").json()["next_page_token"]
     assert client.get(f"/v1/sweeps/{served_rows.sweep(1)}/trials?page_token={token}").status_code == 422
+
+
+def test_the_reference_of_a_trial_names_it_and_no_other(rows: Rows) -> None:
+    older, newer, confirmation = rows.sweep(1), rows.sweep(1), rows.sweep(1)
+    rows.update(Sweep, confirmation, sampler=SweepKind.CONFIRMATION)
+
+    def check(session: Session) -> None:
+        for sweep, expected in ((older, f"{older}/0"), (newer, "sweep/0"), (confirmation, f"{confirmation}/0")):
+            trial = trials.get_by_number(session, sweep, 0)
+            assert trials.reference_of(session, trial) == expected
+            assert trials.find_by_reference(session, expected, trial.project) == trial.id
+
+    rows.database.read(check)
+
+
+def test_a_reference_finds_no_trial_of_another_project(rows: Rows) -> None:
+    sweep = rows.sweep(1)
+    rows.update(Sweep, sweep, project="theirs")
+
+    def check(session: Session) -> None:
+        for reference in ("sweep/0", f"{sweep}/0"):
+            assert trials.find_by_reference(session, reference, "default") is None
+            assert trials.find_by_reference(session, reference, "theirs") is not None
+
+    rows.database.read(check)
+
+
+def test_a_trial_s_page_calls_it_what_start_from_finds(client: TestClient, served_rows: Rows) -> None:
+    older, _newer = served_rows.sweep(1), served_rows.sweep(1)
+    trial = client.get(f"/v1/sweeps/{older}/trials").json()["items"][0]["id"]
+    assert f">{older}/0</code>" in client.get(f"/trials/{trial}").text

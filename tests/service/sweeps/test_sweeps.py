@@ -15,6 +15,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy.orm import Session
 
 from layers.space.document import read_document
+from layers.space.document_fields import MAX_STARTS
 from service.common.states import SweepState
 from service.database.models import Sweep
 from service.database.sessions import UNSYNCHRONIZED
@@ -22,6 +23,7 @@ from service.errors import ConflictError
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE, EXAMPLE_YAML
 from service.sweeps import sweeps, validation
+from service.sweeps.drafts import with_trial_ids
 from service.sweeps.validation import Validation
 from tests.service.sweep_driver import TWELVE_POINTS, Driver, small
 
@@ -320,6 +322,13 @@ def test_a_trial_is_a_start_by_its_sweep_and_number(client: TestClient, driver: 
         (problem,) = refused.json()["errors"]
         assert problem["pointer"] == "/start_from/0"
         assert "trial:SWEEP/NUMBER" in problem["remedy"]
+
+
+def test_trials_of_too_long_a_list_are_not_looked_up() -> None:
+    looked_up: list[str] = []
+    document = {"start_from": ["trial:same/0"] * (MAX_STARTS + 1)}
+    assert with_trial_ids(document, looked_up.append) == document
+    assert looked_up == []
 
 
 def test_a_clone_with_a_key_whose_validation_takes_long_is_answered_and_made_once(
