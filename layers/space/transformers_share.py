@@ -17,7 +17,7 @@ DRAWS = 100
 
 @dataclass(frozen=True, slots=True)
 class TransformersShare:
-    """Of `judged` random points that keep the rules: how many are of which architecture, and why one is of none."""
+    """Of `judged` points that keep the rules: how many are of which architecture, and why one is of none."""
 
     judged: int
     architectures: dict[str, int]
@@ -26,13 +26,15 @@ class TransformersShare:
 
 
 def transformers_share(space: Space, draws: int = DRAWS) -> TransformersShare:
-    """Look at so many points of the space, drawn at random with a fixed seed; those that break a rule do not count."""
+    """Look at every point of a space with at most `draws`, at so many drawn at random with a fixed seed of others;
+    those that break a rule do not count."""
     source = random.Random(0)
+    points = space.points()
+    is_small = points is not None and points <= draws
     found: Counter[str] = Counter()
     misfit: str | None = None
     judged = 0
-    for _ in range(draws):
-        environment, errors = space.draw(source)
+    for environment, errors in space.walk() if is_small else (space.draw(source) for _ in range(draws)):
         completed = None if errors else space.complete_or_reject(space.values_of(environment))
         if completed is None or isinstance(completed, Rejection):
             continue

@@ -103,7 +103,7 @@ def validate(file: File, as_json: AsJson = False, server: Server = SERVER_DEFAUL
     out.print(Text(f"{name_of(file)} is a valid sweep document.", style="green"))
     print_space(out, preview["space"])
     if (share := preview.get("transformers")) is not None:
-        out.print(Text(transformers_in_words(share)))
+        out.print(Text(transformers_in_words(share, preview["space"])))
     for prediction in preview.get("predictions", []):
         out.print(Text(prediction_in_words(prediction)))
     for line in unpredicted_in_words(preview.get("unpredicted", [])):

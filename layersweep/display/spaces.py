@@ -19,13 +19,20 @@ def print_space(console: Console, space: SpaceFacts) -> None:
         console.print(Text(f"  {rejected:6.1%} rejected by: {rule}", style="dim"))
 
 
-def transformers_in_words(share: TransformersShare) -> str:
+MOST_LOOKED_AT = 100
+"""Points of a space with more are sampled where it is asked what can leave for transformers."""
+
+
+def transformers_in_words(share: TransformersShare, space: SpaceFacts) -> str:
     """`As a checkpoint of transformers: 60% of 100 sampled points (Llama 40%, Qwen3 20%).`"""
+    is_sampled = space["points"] is None or space["points"] > MOST_LOOKED_AT
     judged, leaving = share["judged"], sum(share["architectures"].values())
     if not judged:
-        return "As a checkpoint of transformers: none of the points that were sampled keeps the rules."
+        return "As a checkpoint of transformers: none of the points that were looked at keeps the rules."
     each = ", ".join(f"{name} {count / judged:.0%}" for name, count in share["architectures"].items())
-    found = f"{leaving / judged:.0%} of {units.plural(judged, 'sampled point')}" + (f" ({each})" if each else "")
+    found = f"{leaving / judged:.0%} of {units.plural(judged, 'sampled point' if is_sampled else 'point')}" + (
+        f" ({each})" if each else ""
+    )
     return f"As a checkpoint of transformers: {found}." + (
         f" Not, for example: {share['misfit']}" if share["misfit"] else ""
     )

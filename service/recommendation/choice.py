@@ -23,6 +23,7 @@ NEAREST = (
     "Among the feasible complete trials of Pareto rank 1, the one nearest to the ideal point, which takes the best "
     "value of each objective: Euclidean distance, each objective scaled to the front's range{weights}."
 )
+BEST = "Among the feasible complete trials, the one with the best {metric}, the only objective."
 PREFERRED = "Among the feasible complete trials of Pareto rank 1, the one with the best {metrics}."
 BEATEN_BY_COUNTING = (
     " A trial whose validation_loss does not beat {baseline}, is passed over while another one beats it."
@@ -241,12 +242,19 @@ def _size_then_loss(smaller: Smaller) -> tuple[float, float, int]:
 
 
 def rule_in_words(
-    wishes: SelectionPreferences, task: str, baseline: str | None = None, *, is_confirmed: bool = False
+    wishes: SelectionPreferences,
+    task: str,
+    objectives: Collection[str],
+    baseline: str | None = None,
+    *,
+    is_confirmed: bool = False,
 ) -> str:
-    """How a trial is chosen under these wishes. `baseline`: the best model that only counts, in words;
-    `is_confirmed`: whether trials of the sweep were confirmed."""
+    """How a trial is chosen under these wishes, of a sweep with the metrics `objectives`. `baseline`: the best model
+    that only counts, in words; `is_confirmed`: whether trials of the sweep were confirmed."""
     if wishes.prefer:
         rule = PREFERRED.format(metrics=", then the best ".join(wishes.prefer))
+    elif len(objectives) == 1:
+        rule = BEST.format(metric=next(iter(objectives)))
     else:
         listed = ", ".join(f"{name} {weight:g}" for name, weight in wishes.weights.items())
         rule = NEAREST.format(weights=f" and weighted ({listed}; the others 1)" if listed else "")

@@ -67,7 +67,11 @@ class Recommended:
         return Recommendation(
             sweep=self.sweep.id,
             rule=rule_in_words(
-                self.wishes, self.sweep.task, self.baseline and self.baseline.words, is_confirmed=self.is_confirmed
+                self.wishes,
+                self.sweep.task,
+                self.goals,
+                self.baseline and self.baseline.words,
+                is_confirmed=self.is_confirmed,
             ),
             trial=leaderboards.to_row(self.trial),
             configuration=self.trial.configuration,

@@ -36,7 +36,7 @@ from service.database.json_columns import Distribution
 from service.scheduling.samplers.level_first_starts import Groups, LevelFirstStarts, layer_groups
 from service.scheduling.studies import Attributes, EarlierResult, PastAsk, Suggestion, TrialResult
 from service.scheduling.surrogate.attributes import DEVIATIONS
-from service.sweeps.sampling import SURROGATE_STARTS
+from service.sweeps.sampling import SURROGATE_STARTS, TPE_STARTS, TPE_STARTS_OF_LAYERS
 
 if TYPE_CHECKING:
     from service.scheduling.surrogate.sampler import SurrogateSampler
@@ -53,9 +53,6 @@ _LEARNS_FROM_COMPLETE_ONLY = ("gp", "nsga2")
 """Samplers that do not see a pruned trial: an infeasible point is told as complete, with penalty values."""
 
 _STARTS_AT_RANDOM = ("random", "tpe", "nsga2", "gp")
-_TPE_STARTS, _TPE_STARTS_OF_LAYERS = 10, 30
-"""Ended trials from which on TPE suggests; the second if layers are drawn level first, which is better than what it
-learns of many layers from ten."""
 
 STARTS, LEVEL_FIRST = "starts", "level_first"
 """The attribute of a study whose start-up points have layers that differ drawn level first, and its value. A study that
@@ -390,7 +387,7 @@ class OptunaStudy:
 
     def _optuna_sampler(self, seed: int) -> BaseSampler:
         if self._sampler == "tpe":
-            starts = _TPE_STARTS_OF_LAYERS if self._groups else _TPE_STARTS
+            starts = TPE_STARTS_OF_LAYERS if self._groups else TPE_STARTS
             return TPESampler(multivariate=True, group=True, seed=seed, n_startup_trials=starts)
         if self._sampler == "nsga2":
             return NSGAIISampler(population_size=self._population, seed=seed)

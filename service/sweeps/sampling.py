@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+from layers.declarations.per_layer import layer_name
 from layers.space.document import FeasibilityReport, SweepDocument
 from layers.space.replicates import LEFT_OPEN, most_of
 from service.common.formatting import plural
@@ -24,6 +25,13 @@ SURROGATE_STARTS = 10
 
 FEW_TRIALS = 25
 """A budget below it is said to begin with them."""
+
+TPE_STARTS, TPE_STARTS_OF_LAYERS = 10, 30
+"""Ended trials from which on TPE suggests; the second if layers are drawn level first, which is better than what it
+learns of many layers from ten."""
+
+GP_STARTS = 10
+"""Those of Optuna's Gaussian process."""
 
 LEARNS_NOTHING = frozenset({"random", "qmc", "grid"})
 """Samplers that suggest the same whatever became of the trials before."""
@@ -78,7 +86,9 @@ def _chosen(document: SweepDocument, feasibility: FeasibilityReport) -> Choice:
             "the Gaussian process needs PyTorch, which is not installed beside the service",
             "install torch in the service's environment, or take tpe",
         )
-    return Choice(named, f"the document asks for {_TITLES[named]}{_caveat(named, document)}")
+    return Choice(
+        named, f"the document asks for {_TITLES[named]}{_caveat(named, document)}{_random_points(named, document)}"
+    )
 
 
 def population_size(trials: int) -> int:
@@ -129,8 +139,21 @@ def _reserved(document: SweepDocument) -> int:
 
 def _estimator(document: SweepDocument, reason: str) -> Choice:
     if _has_conditions(document):
-        reason = "TPE models parameters that are conditional on others; other samplers draw them at random"
-    return Choice("tpe", reason)
+        reason += "; TPE also models parameters that are conditional on others"
+    return Choice("tpe", reason + _random_points("tpe", document))
+
+
+def _random_points(sampler: str, document: SweepDocument) -> str:
+    """That a small budget is spent largely, or wholly, on the random points with which a sampler begins."""
+    differs = any(layer_name(parameter.name) is not None for parameter in document.space.open)
+    tpe_starts = TPE_STARTS_OF_LAYERS if differs else TPE_STARTS
+    starts = {"tpe": tpe_starts, "surrogate": SURROGATE_STARTS, "gp": GP_STARTS}.get(sampler, 0)
+    points = document.budget["trials"] - _reserved(document)
+    if document.search.get("transfer"):
+        return ""
+    if starts and points <= starts:
+        return f"; it begins with {starts} random points, so all {points} are random"
+    return f"; the first {starts} points are random" if points < starts * FEW_TRIALS / SURROGATE_STARTS else ""
 
 
 def _has_conditions(document: SweepDocument) -> bool:

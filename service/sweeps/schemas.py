@@ -211,7 +211,7 @@ class UnpredictedMetric(Schema):
 
 
 class TransformersShare(Schema):
-    """Which points can leave as checkpoints of `transformers`, of random ones that keep the rules."""
+    """Which points can leave as checkpoints of `transformers`: of all that keep the rules, or of 100 random ones."""
 
     judged: int = Field(description="points that were looked at")
     architectures: dict[str, int] = Field(description="how many of them are of which", examples=[{"Llama": 71}])

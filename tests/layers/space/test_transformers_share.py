@@ -33,7 +33,11 @@ DOCUMENT: dict[str, Any] = {
 
 def test_validation_says_which_share_leaves_as_what() -> None:
     space = parse_document(DOCUMENT, find_dataset=BUILT_IN.get).space
-    found = transformers_share(space)
+    assert transformers_share(space).judged == 4, "every point, once"
+    found = transformers_share(space, draws=3)
+    assert found.judged == 3
+    training = {"learning_rate": {"min": 1e-4, "max": 1e-2, "log": True}}
+    found = transformers_share(parse_document({**DOCUMENT, "training": training}, find_dataset=BUILT_IN.get).space)
     assert found.judged == 100
     assert set(found.architectures) == {"Llama", "Qwen3"}
     assert 30 < sum(found.architectures.values()) < 70

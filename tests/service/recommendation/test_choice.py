@@ -268,10 +268,13 @@ def test_the_rule_says_what_was_wished() -> None:
     wish = SelectionPreferences.parse(
         list(TWO), MetricNames(), prefer=["latency_ms_p50"], within=["validation_loss:1%"], weight=[]
     )
-    assert "best latency_ms_p50" in rule_in_words(wish, "causal_lm")
-    assert "validation_loss:1%" in rule_in_words(wish, "causal_lm")
+    assert "best latency_ms_p50" in rule_in_words(wish, "causal_lm", GOALS)
+    assert "validation_loss:1%" in rule_in_words(wish, "causal_lm", GOALS)
     weighted = SelectionPreferences.parse(list(TWO), MetricNames(), prefer=[], within=[], weight=["latency_ms_p50:3"])
-    assert "latency_ms_p50 3" in rule_in_words(weighted, "causal_lm")
+    assert "latency_ms_p50 3" in rule_in_words(weighted, "causal_lm", GOALS)
+    nothing = SelectionPreferences.parse(["latency_ms_p50"], MetricNames(), prefer=[], within=[], weight=[])
+    alone = rule_in_words(nothing, "causal_lm", ["latency_ms_p50"])
+    assert alone.startswith("Among the feasible complete trials, the one with the best latency_ms_p50,")
 
 
 @given(leaderboards(), wishes(), st.sampled_from([0.5, 1.0, 1.5]))

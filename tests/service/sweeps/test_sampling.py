@@ -250,3 +250,12 @@ def test_a_parameter_of_each_layer_is_suggested_for_the_layers_that_a_point_has(
         assert suggestion.distributions["layers.0.mlp.ffn_hidden_size"]["name"] == "IntDistribution"
         study.tell(suggestion.ask, TrialResult("complete", (float(number % 7), float(number % 5)), -1.0))
     assert len(seen) > 1
+
+
+def test_a_small_budget_is_said_to_begin_at_random() -> None:
+    said = [
+        choose(*_read(document(search={"sampler": "tpe"}, budget={"trials": trials}))).reason for trials in (9, 14, 25)
+    ]
+    assert "so all 9 are random" in said[0]
+    assert said[1].endswith("; the first 10 points are random")
+    assert "random" not in said[2]
