@@ -65,14 +65,21 @@ def varied_parameters(rows: Sequence[LeaderboardRow]) -> list[str]:
     return [name for name in names if len({str(row["parameters"].get(name)) for row in rows}) > 1]
 
 
+OF_SECTIONS = frozenset({"kind", "dtype", "bias"})
+"""Last parts that several sections have: alone they do not say which is meant."""
+
+
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Each name's last part, or as many of its last parts as tell it apart from the others ("mlp.kind")."""
+    """Each name's last part, or as many of its last parts as tell it apart from the others and from what other
+    sections have ("mlp.kind")."""
     short: dict[str, str] = {}
     for name in names:
         parts = name.split(".")
         candidate = name
         for length in range(1, len(parts) + 1):
             candidate = ".".join(parts[-length:])
+            if candidate in OF_SECTIONS and length < len(parts):
+                continue
             if sum(other == candidate or other.endswith(f".{candidate}") for other in names) == 1:
                 break
         short[name] = candidate

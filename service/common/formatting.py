@@ -103,7 +103,11 @@ def progress_rate(per_second: float) -> str:
 
 
 def change(given: float, reference: float) -> str:
-    """How much more or less than a reference, in per cent."""
+    """How much more or less than a reference, in per cent; of a negative reference or value the difference itself, as a
+    share of it says nothing."""
+    if min(given, reference) < 0:
+        difference = number(given - reference)
+        return difference if given < reference else f"+{difference}"
     share_of = (given - reference) / abs(reference)
     digits = 0 if abs(share_of) >= 0.1 else 1 if abs(share_of) >= 0.001 else 2
     return f"{100 * share_of:+.{digits}f}%" if abs(share_of) < 100 else f"×{three_digits(given / reference)}"

@@ -62,6 +62,7 @@ def test_names_are_as_short_as_they_can_be_told_apart() -> None:
         "norm.kind": "norm.kind",
         "mlp.hidden_act": "hidden_act",
     }
+    assert leaderboards.short_names(["norm.kind", "kind"]) == {"norm.kind": "norm.kind", "kind": "kind"}
 
 
 def test_one_device_and_several_stand_side_by_side() -> None:

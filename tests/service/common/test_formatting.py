@@ -23,6 +23,8 @@ def test_no_rate_or_ratio_has_an_exponent():
     assert formatting.progress_rate(1500) == "1500 a second"
     assert formatting.change(1234.0, 1.0) == "×1234"
     assert formatting.change(1.125, 1.0) == "+12%"
+    assert formatting.change(-0.05, -0.6) == "+0.55", "a loss below its reference is no share of it"
+    assert formatting.change(-0.25, 0.25) == "-0.5"
 
 
 def test_what_a_sweep_starts_from_is_counted():
