@@ -146,6 +146,19 @@ def test_a_throughput_that_the_machine_lowers_ends_at_that_of_the_median() -> No
     assert verdict(calm, limit) == "broken"
 
 
+def test_a_mean_below_the_median_of_slow_runs_keeps_its_own_interval() -> None:
+    intervals = {
+        "latency_ms_p50": Interval(1.3, 1.29, 1.31),
+        "latency_ms_mean": Interval(1.16, 1.1, 1.22),
+        "throughput_per_s": Interval(862.0, 820.0, 909.0),
+    }
+    metrics = {name: each.value for name, each in intervals.items()}
+    mostly_slow = Repeats([], {}, ProcessFigures(metrics, intervals, dict.fromkeys(MEDIANS, 0.13)), None)
+    figures = mostly_slow.figures
+    assert figures["latency_ms_mean"].interval.low <= 1.1
+    assert figures["throughput_per_s"].interval.high >= 909.0
+
+
 def test_a_burst_in_one_process_is_outvoted_by_calm_ones() -> None:
     limit = "latency_ms_p99 <= 2.2"
     repeats, processes = repeated(limit, process(cv=0.5), *(process(seed=seed) for seed in range(1, 4)))

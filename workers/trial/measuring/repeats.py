@@ -117,11 +117,13 @@ class Repeats:
         if fmean(cvs) <= MACHINE_CV:
             return found
         value, median = found.interval.value, self._pooled(MEDIANS[name], hoped=hoped).interval
+        calm = found.interval
+        # Slow states may outlast fast ones: a median that is above the mean is no bound of it.
         if name == "throughput_per_s":
-            at_median = median.inverse(value * fmean(each.metrics["latency_ms_mean"] for each in self._found))
-            calm = replace(found.interval, high=max(value, at_median.high))
+            at_median = median.inverse(value * fmean(each.metrics["latency_ms_mean"] for each in self._found)).high
+            calm = replace(calm, high=at_median if at_median >= value else calm.high)
         else:
-            calm = replace(found.interval, low=min(value, median.low))
+            calm = replace(calm, low=median.low if median.low <= value else calm.low)
         return replace(found, interval=calm, is_known=False)
 
     def are_wanted(self) -> bool:
