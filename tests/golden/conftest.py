@@ -9,6 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.results import importance
 from service.scheduling import sweep_scheduler
 from service.settings import Settings
 from tests.golden import world
@@ -25,7 +26,10 @@ def filled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         if request.param == "postgresql":
             url = stack.enter_context(request.getfixturevalue("new_postgres_url")())
         # A step that is cut off for its time is stored as two: answers would say how busy the machine was.
-        stack.enter_context(pytest.MonkeyPatch.context()).setattr(sweep_scheduler, "MAX_SECONDS", 3600.0)
+        patched = stack.enter_context(pytest.MonkeyPatch.context())
+        patched.setattr(sweep_scheduler, "MAX_SECONDS", 3600.0)
+        # So would importances with fewer resamples.
+        patched.setattr(importance, "SECONDS", 3600.0)
         # Its worker sends no heartbeats, and lives and holds its lease also where a busy machine takes minutes.
         patient = Settings(database_url=url, data_dir=folder / "data", lease_seconds=3600, worker_alive_seconds=3600)
         app = create_app(patient, start_scheduler=False)
