@@ -71,7 +71,7 @@ def detailed(session: Session, sweep: Sweep, wishes: SelectionPreferences | None
         weights=found.wishes.weights,
         smaller=found.smaller_in_words(),
         neighbours=neighbours(found.candidate, found.choice.front, found.goals, row),
-        certainty=uncertainty(found.choice, found.goals, found.wishes, found.noise, feasible),
+        certainty=uncertainty(found.choice, found.goals, found.wishes, found.noise, feasible, found.figures_noise),
         evidence=_evidence(session, found, others, row),
     )
 

@@ -47,6 +47,9 @@ class Recommended:
     unconfirmed: Smaller | None
     """A still smaller trial, which would have to be confirmed before it takes the place of a confirmed one."""
     noise: Noise
+    """Of the rule's own choice, before a smaller trial took its place: what the rule weighs differences by."""
+    figures_noise: Noise
+    """Of the recommended trial's own figures."""
     baseline: Baseline | None
     trials: Mapping[str, Trial] = field(repr=False)
     """The trials of the front, and the smaller ones, by id."""
@@ -113,14 +116,16 @@ def decide(session: Session, sweep: Sweep, wishes: SelectionPreferences) -> Reco
     noise = noise_of(session, sweep, choice.chosen, trials, confirmed)
     smaller, rows = overfitting.smaller_trials(session, sweep, choice, goals, noise, confirmed)
     trials = {**trials, **rows}
+    taken = smaller.taken
     recommended = Recommended(
         sweep,
         wishes,
         goals,
         choice,
-        smaller.taken,
+        taken,
         smaller.unconfirmed,
         noise,
+        noise if taken is None else noise_of(session, sweep, taken.candidate, trials, confirmed),
         baseline,
         trials,
         is_confirmed=bool(confirmed.by_trial),

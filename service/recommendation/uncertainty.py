@@ -136,8 +136,10 @@ def uncertainty(
     wishes: SelectionPreferences,
     noise: Noise,
     feasible: Sequence[Candidate],
+    figures: Noise,
 ) -> Certainty:
-    """`choice` is the rule's own, before the overfitting rule; `feasible`: what there was."""
+    """`choice` is the rule's own, before the overfitting rule, with the `noise` that it is repeated with; `feasible`:
+    what there was; `figures`: the noise of the recommended trial's."""
     chosen, front = choice.chosen, choice.front
     repeats = max(20, min(REPEATS, MAX_CHOICES // max(1, len(front))))
     noisy = any(noise.deviation(metric, 1.0) > 0 for metric in goals)
@@ -146,15 +148,15 @@ def uncertainty(
     even = is_open and is_even(front, goals, wishes)
     share = _chosen_again(choice, goals, wishes, noise, repeats) if noisy and len(front) > 1 and not even else None
     return Certainty(
-        latency_half_width_share=noise.latency_half_width_share,
-        latency_rebuilt_share=noise.latency_rebuilt_share,
-        validation_standard_error_nats=noise.sampling_error_nats,
-        seeds=noise.seeds,
-        seed_spread_nats=noise.seed_spread_nats,
+        latency_half_width_share=figures.latency_half_width_share,
+        latency_rebuilt_share=figures.latency_rebuilt_share,
+        validation_standard_error_nats=figures.sampling_error_nats,
+        seeds=figures.seeds,
+        seed_spread_nats=figures.seed_spread_nats,
         repeats_of_choice=repeats if share is not None else 0,
         chosen_again_share=share,
         says=[
-            *says_of_figures(noise, chosen.metrics),
+            *says_of_figures(figures, chosen.metrics),
             *_says_of_choice(chosen, front, goals, feasible, share, repeats),
             *([EVEN] if even else []),
         ],

@@ -283,11 +283,15 @@ def test_a_smaller_trial_that_is_as_good_takes_its_place_and_says_why(client: Te
             metrics = {"latency_ms_p50": 1.0, "validation_loss": float(blocks.mean()), "parameter_count": size}
             trials.append(add_trial(session, sweep, number, metrics, configuration=complete_configuration(2)))
             add_measurement(session, trials[-1], "loss_blocks", losses(blocks.tolist()))
+            timed = {"environment": {"median_half_width": 0.01 * (number + 1)}}
+            add_measurement(session, trials[-1], "latency_samples_ms", timed)
         rank(session, sweep, trials)
         return sweep.id
 
     found = recommended(client, services.database.write(fill))
     assert found["trial"]["number"] == 1
+    assert found["certainty"]["latency_half_width_share"] == 0.02, "of the trial that is recommended"
+    assert "the median latency is known to within 2.0%" in found["certainty"]["says"][0]
     assert found["trial"]["on_front"] is False
     assert found["smaller"]["instead_of"]["number"] == 0
     assert found["smaller"]["parameters_saved"] == 900_000
