@@ -39,7 +39,7 @@ def weighted_intervals(
     """Those of the `weighted_percentiles`. `kinds`: percentile -> its interval, of each kind.
 
     An end is where the percentile would be if the runs of every kind were slower (faster) by as much as its own
-    percentile may be: so it lies between the least and the largest of their ends.
+    percentile may be: so it lies between the least and the largest of their ends, but for the rounding of few runs.
     """
     found: dict[int, Interval] = {}
     for each, value in weighted_percentiles(samples, counts).items():
