@@ -52,7 +52,7 @@ def of_configuration(configuration: Configuration | JsonObject, dataset: str | N
         shared = {name: value for name, value in configuration["inference"].items() if name not in of_shapes}
         document["inference"] = {"shapes": [dict(shape) for shape in shapes], **nested(shared)}
     if "training" in document and _is_rounding_of_tenth(document["training"]):
-        # The service says the same again: 0.00030000000000000003, if 0.0003 would be another configuration.
+        # The service computes 0.00030000000000000003 again; 0.0003 would be another configuration.
         del document["training"]["min_learning_rate"]
     return document
 
