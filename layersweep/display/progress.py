@@ -105,7 +105,8 @@ def view(record: SweepDetailRecord, running: Sequence[TrialRecord], elapsed_seco
 
 
 def age_seconds(record: SweepRecord) -> float:
-    """How long ago the sweep was made, by this machine's clock; of one that has ended, how long it took."""
+    """How long ago the sweep was made, by this machine's clock (0 if that is behind the service's); of one that has
+    ended, how long it took."""
     made = datetime.fromisoformat(record["created_at"])
     end = datetime.now(UTC) if record["ended_at"] is None else datetime.fromisoformat(record["ended_at"])
     return max(0.0, (end - made).total_seconds())
@@ -133,8 +134,9 @@ def reason_of(record: SweepDetailRecord) -> str | None:
     waiting = record.get("waiting")
     if waiting is not None:
         return waiting["reason"]
-    is_new = record["target"] is None and record["state"] == "active" and age_seconds(record) < SETTLING_SECONDS
-    return None if is_new else record["reason"]
+    # By a clock that is behind the service's, the sweep has no age yet: nobody knows then whether it is new.
+    is_new = 0 < age_seconds(record) < SETTLING_SECONDS
+    return None if is_new and record["target"] is None and record["state"] == "active" else record["reason"]
 
 
 def ended_count(progress: Progress) -> int:

@@ -169,6 +169,11 @@ def test_a_watch_that_is_attached_later_says_the_age_of_the_sweep() -> None:
     assert "2 min]" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_a_clock_that_is_behind_hides_no_reason() -> None:
+    record = sweep_record(reason="waiting for a worker", created_at="2999-01-01T00:00:00.000Z")
+    assert progress.reason_of(record) == "waiting for a worker"  # type: ignore[arg-type]
+
+
 def listed(width: int) -> str:
     console = Console(file=io.StringIO(), width=width)
     listing = Listing("id", "name", "runs on", "seen", whole=("id",), spare=("seen", "runs on"))
