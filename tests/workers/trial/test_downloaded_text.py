@@ -229,7 +229,22 @@ def test_readme_lists_every_tensor_and_file(text: Download) -> None:
         assert f"`{name}`" in said
     assert "python run.py --prompt" in said
     assert "3 learned vectors lie before the tokens" in said
-    assert "run.py --prompt" not in readme(replace(trial, task="classification", generation=None), ["run.py"])
+    read = replace(trial, task="classification", generation=None)
+    assert "run.py --prompt" not in readme(read, ["run.py", "model.engine"])
+
+
+def test_a_trial_whose_engines_devices_share_is_not_said_to_run(
+    text: Download, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    signature = Signature((), (TensorSpec("logits", "float32", (2, 33, 32)),))
+    said = readme(DownloadedTrial("01T", "letters", "onnxruntime", "causal_lm", signature, None), ["run.py"])
+    assert "are not kept" in said
+    assert "```" not in said
+    (tmp_path / "configuration.json").write_text(json.dumps(text.described))
+    monkeypatch.setattr("sys.argv", ["run.py", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        loader.main()
+    assert "it has no model.engine" in capsys.readouterr().err
 
 
 def test_every_file_that_the_service_keeps_is_described() -> None:

@@ -84,6 +84,7 @@ def test_it_runs_what_it_lies_beside_and_says_which_folder_is_none(
     assert f"{tmp_path / 'elsewhere'} is no folder of a downloaded trial" in capsys.readouterr().err
     described = {"runtime": "onnxruntime", "environment": {}, "metrics": {}}
     (tmp_path / "configuration.json").write_text(json.dumps(described))
+    (tmp_path / "model.engine").touch()
     monkeypatch.setattr(loader, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["run.py"])
     with pytest.raises(SystemExit, match="has no onnxruntime"):

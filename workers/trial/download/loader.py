@@ -80,8 +80,8 @@ def main() -> None:
     parser.add_argument("--tokens", metavar="N", type=int, help="how many tokens to generate at most")
     asked = parser.parse_args()
     folder: Path = asked.folder
-    if not (folder / "configuration.json").is_file():
-        parser.error(f"{folder} is no folder of a downloaded trial: it has no configuration.json")
+    if lacks := [name for name in ("configuration.json", "model.engine") if not (folder / name).is_file()]:
+        parser.error(f"{folder} is no folder of a downloaded trial with its engine: it has no {lacks[0]}")
     if asked.prompt is None and asked.tokens is not None:
         parser.error("--tokens is of a text: give --prompt TEXT, too")
     described = json.loads((folder / "configuration.json").read_text())

@@ -31,6 +31,10 @@ FILES = {
 """What each file is, in the order in which they are listed."""
 
 _WHOLE_TEXT = "of the token after each one that is read"
+_SHARED = (
+    "Several devices share its engines, which are not kept: a worker with as many devices builds them again when the "
+    "configuration is measured anew. `run.py` needs an engine."
+)
 _OTHERS = {"token_mask": "1 for a token, 0 for padding", "attention_mask": "1 if a query may attend to a key"}
 
 
@@ -56,7 +60,7 @@ def readme(trial: DownloadedTrial, files: Collection[str]) -> str:
         "",
         "## Run it",
         "",
-        *_commands(trial),
+        *(_commands(trial) if "model.engine" in files else [_SHARED]),
         "",
         "## Files",
         "",
