@@ -31,6 +31,7 @@ def test_a_python_without_numpy_is_told_what_to_install() -> None:
 def test_a_python_without_the_runtime_is_told_which_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     described = {"runtime": "onnxruntime", "environment": {"runtime_version": "1.32.0"}, "metrics": {}}
     (tmp_path / "configuration.json").write_text(json.dumps(described))
+    (tmp_path / "model.engine").touch()
     monkeypatch.setattr(loader, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"has no onnxruntime: .* -m pip install onnxruntime==1.32.0"):
