@@ -18,6 +18,7 @@ from layersweep.cli import app
 from layersweep.cli.common import EXIT_TIMEOUT
 from layersweep.display import judgements
 from layersweep.display.gate_lines import GateLines
+from layersweep.errors import UnreachableError
 from layersweep.gates import Gate, MeasurementFailedError, Trial
 from layersweep.records.assertions import Baseline, JudgedLimit, Judgement, MeasuredMetric, Range
 from layersweep.sweep import Sweep
@@ -113,6 +114,20 @@ def test_a_gate_says_how_long_it_will_take() -> None:
     assert printed(20, 2).endswith("2 of 8 builds, 40 at most; about 1 min more\n")
     assert printed(30, 2) == ""
     assert printed(60, 2).endswith("; about 3 min more\n"), "half a minute without a line is long enough"
+
+
+def test_a_judgement_outlives_sweeps_that_cannot_be_archived(
+    client: Client, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Sweep, **changes: object) -> Sweep:
+        raise UnreachableError("the service went away")
+
+    monkeypatch.setattr(Sweep, "annotate", refuse)
+    command = ["sweep", "assert", sweep.id, "--metric", "latency_ms_p50 <= 9", "--archive", "--server", client.server]
+    result = CliRunner().invoke(app, command)
+    text = " ".join(result.output.split())
+    assert (result.exit_code, "kept latency_ms_p50 <= 9" in text) == (0, True), text
+    assert "is not archived: the service went away" in text
 
 
 def test_a_gate_that_gives_up_cancels_its_builds(client: Client, sweep: Sweep, finisher: Finisher) -> None:

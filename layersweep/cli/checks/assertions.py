@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -43,6 +43,7 @@ from layersweep.gates import (
 )
 from layersweep.names import split_trial
 from layersweep.records.assertions import Judgement
+from layersweep.sweep import Sweep
 
 STYLES = {"kept": "green", "broken": "bold red", "undecided": "yellow"}
 
@@ -120,8 +121,7 @@ def assert_(
         lines = GateLines(err, gate.most_builds)
         judgement = _judge(client, gate, sweep, baseline, against, timeout, lines)
         if archive and judgement["verdict"] != "broken":
-            for measured in lines.measuring.values():
-                measured.annotate(archived=True)
+            _archive(lines.measuring.values())
     if junit_file is not None:
         seconds = time.monotonic() - started
         _write(junit_file, junit.of_judgement(sweep, judgement, seconds=seconds, strict=strict))
@@ -140,6 +140,15 @@ def assert_(
         raise typer.Exit(EXIT_BROKEN)
     if judgement["verdict"] == "undecided" and strict:
         raise typer.Exit(EXIT_UNDECIDED)
+
+
+def _archive(sweeps: Iterable[Sweep]) -> None:
+    """Have lists leave them out. A sweep that stays in them is no reason to lose a judgement."""
+    for sweep in sweeps:
+        try:
+            sweep.annotate(archived=True)
+        except LayersweepError as problem:
+            err.print(Text(f"warning: {sweep.name} ({sweep.id}) is not archived: {problem}", style="yellow"))
 
 
 def _refuse_without_baseline(
