@@ -63,7 +63,7 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
         states=_states(row),
         summary_metrics=leaderboards.summary_of(row),
         front=_by_first_objective(front, row)[:MAX_FRONT],
-        tradeoff=_tradeoff(session, row),
+        tradeoff=_tradeoff(session, row, recommended),
         recommendation=recommendation,
         unrecommended=None if recommendation is not None else _unrecommended(session, row, dataset),
         confirmation=None if confirmation is None else results.to_schema(session, confirmation, recommended),
@@ -73,7 +73,7 @@ def read_report(session: Session, sweep_id: str, wishes: SelectionPreferences) -
     )
 
 
-def _tradeoff(session: Session, sweep: Sweep) -> ReportedTradeoff:
+def _tradeoff(session: Session, sweep: Sweep, recommended: str | None) -> ReportedTradeoff:
     objectives = [objective["metric"] for objective in sweep.objectives]
     x = objectives[0] if len(objectives) > 1 else cost_metric(objectives, sweep.document)
     y = objectives[-1]
@@ -84,8 +84,9 @@ def _tradeoff(session: Session, sweep: Sweep) -> ReportedTradeoff:
         .join(of_y, sa.and_(of_y.trial_id == Trial.id, of_y.name == y))
         .where(Trial.sweep_id == sweep.id, Trial.state == TrialState.COMPLETE, Trial.replicate_of.is_(None))
     )
-    is_off_front = sa.case((Trial.pareto_rank == 1, 0), else_=1)
-    rows = session.execute(query.order_by(is_off_front, Trial.number.desc()).limit(MAX_POINTS)).all()
+    # The recommended trial may be a smaller one, which is not on the front.
+    place = sa.case((sa.or_(Trial.pareto_rank == 1, Trial.id == recommended), 0), else_=1)
+    rows = session.execute(query.order_by(place, Trial.number.desc()).limit(MAX_POINTS)).all()
     total = len(rows)
     if total == MAX_POINTS:
         total = session.scalar(sa.select(sa.func.count()).select_from(query.subquery())) or 0

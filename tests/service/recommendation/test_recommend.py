@@ -272,7 +272,9 @@ def test_complexity_shows_the_gap_by_size(client: TestClient, sweep: str) -> Non
     assert any("shrinks with size" in line for line in found["says"])
 
 
-def test_a_smaller_trial_that_is_as_good_takes_its_place_and_says_why(client: TestClient, services: Services) -> None:
+def test_a_smaller_trial_that_is_as_good_takes_its_place_and_says_why(
+    client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fill(session: Session):
         sweep = add_sweep(session)
         hardness = np.random.default_rng(0).normal(2.0, 0.3, 20)
@@ -288,7 +290,8 @@ def test_a_smaller_trial_that_is_as_good_takes_its_place_and_says_why(client: Te
         rank(session, sweep, trials)
         return sweep.id
 
-    found = recommended(client, services.database.write(fill))
+    sweep = services.database.write(fill)
+    found = recommended(client, sweep)
     assert found["trial"]["number"] == 1
     assert found["certainty"]["latency_half_width_share"] == 0.02, "of the trial that is recommended"
     assert "the median latency is known to within 2.0%" in found["certainty"]["says"][0]
@@ -296,6 +299,9 @@ def test_a_smaller_trial_that_is_as_good_takes_its_place_and_says_why(client: Te
     assert found["smaller"]["instead_of"]["number"] == 0
     assert found["smaller"]["parameters_saved"] == 900_000
     assert "in place of trial 0" in found["smaller"]["says"]
+    monkeypatch.setattr("service.report.contents.MAX_POINTS", 2)
+    drawn = client.get(f"/v1/sweeps/{sweep}/report?format=json").json()["tradeoff"]
+    assert ({point["number"] for point in drawn["points"]}, drawn["total"]) == ({0, 1}, 3)
 
 
 def test_what_the_data_implies_and_where_it_builds(client: TestClient, services: Services, sweep: str) -> None:
