@@ -112,7 +112,7 @@ def _ended(context: TrialContext) -> TrialEndedError | None:
     except RefusedError as refusal:
         return TrialEndedError("failed", f"the service refused what the trial needs: {refusal}")
     except MemoryError as error:
-        return OutOfMemoryError("failed", f"{_KINDS['out_of_memory']}: {error or 'of the worker itself'}")
+        return OutOfMemoryError("failed", f"{_KINDS['out_of_memory']}: {str(error) or 'of the worker itself'}")
     return None
 
 
