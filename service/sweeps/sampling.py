@@ -113,7 +113,8 @@ def _automatic(document: SweepDocument, feasibility: FeasibilityReport) -> Choic
         points = trials - _reserved(document)
         if points <= SURROGATE_STARTS:
             return Choice(
-                "surrogate", f"models begin after {SURROGATE_STARTS} random points, so all {points} are random"
+                "surrogate",
+                f"models begin after {SURROGATE_STARTS} random points, so all {points} are {_unmodelled(document)}",
             )
         begun = f", after {SURROGATE_STARTS} random ones" if trials < FEW_TRIALS else ""
         return Choice("surrogate", f"models of the {objectives} objectives find the front in the fewest trials{begun}")
@@ -152,8 +153,17 @@ def _random_points(sampler: str, document: SweepDocument) -> str:
     if document.search.get("transfer"):
         return ""
     if starts and points <= starts:
-        return f"; it begins with {starts} random points, so all {points} are random"
-    return f"; the first {starts} points are random" if points < starts * FEW_TRIALS / SURROGATE_STARTS else ""
+        return f"; it begins with {starts} random points, so all {points} are {_unmodelled(document)}"
+    return (
+        f"; the first {starts} points are {_unmodelled(document)}"
+        if points < starts * FEW_TRIALS / SURROGATE_STARTS
+        else ""
+    )
+
+
+def _unmodelled(document: SweepDocument) -> str:
+    """What the points are with which a sampler begins: those of `start_from` count among them."""
+    return "starts or random" if document.starts else "random"
 
 
 def _has_conditions(document: SweepDocument) -> bool:

@@ -259,3 +259,8 @@ def test_a_small_budget_is_said_to_begin_at_random() -> None:
     assert "so all 9 are random" in said[0]
     assert said[1].endswith("; the first 10 points are random")
     assert "random" not in said[2]
+    start = {"num_layers": 1, "hidden_size": 64, "attention.num_attention_heads": 4, "training.dropout": 0.1}
+    start |= {"training.learning_rate": 1e-3, "norm.kind": "LayerNorm"}
+    start |= {"attention.position_embedding_type": "rope_gpt_neox"}
+    started = document(search={"sampler": "tpe"}, budget={"trials": 9}, start_from=[start])
+    assert "so all 9 are starts or random" in choose(*_read(started)).reason
