@@ -155,7 +155,9 @@ def trial(session: Session, trial_id: str) -> TrialPage:
         phases=_phases(detail.attempts[-1] if detail.attempts else None),
         metric_names=(known := [name for name in names if name in metrics]) + sorted(metrics.keys() - set(known)),
         objectives={each["metric"]: each["goal"] for each in sweep_row.objectives},
-        summary_metrics=[*leaderboards.summary_of(sweep_row), *(name for name in GAPS if name in metrics)],
+        summary_metrics=list(
+            dict.fromkeys([*leaderboards.summary_of(sweep_row), *(name for name in GAPS if name in metrics)])
+        ),
         constraints=_constraints(detail),
         curve=charts.curve(detail.curve, baselines_nats(dataset)),
         histogram=charts.histogram(_latency_samples(detail.measurements, names.first), percentiles),

@@ -78,6 +78,15 @@ def test_summaries_name_what_the_sweep_decides_by(client: TestClient, generated:
         assert "7.770 ms" not in text
 
 
+def test_a_gap_that_a_sweep_decides_by_is_shown_once(client: TestClient, services: Services) -> None:
+    def fill(session: Session) -> str:
+        sweep = add_sweep(session, document=DOCUMENT, objectives=[{"metric": "generalization_gap", "goal": "minimize"}])
+        return add_trial(session, sweep, 0, {"generalization_gap": 0.125}, configuration=complete_configuration(1)).id
+
+    head = page(client, f"/trials/{services.database.write(fill)}").partition('<dl class="figures')[2]
+    assert head.partition("</dl>")[0].count("<dd>") == 1
+
+
 def test_the_picture_of_one_objective_has_every_complete_trial(client: TestClient, generated: dict[str, str]) -> None:
     report = client.get(f"/v1/sweeps/{generated['sweep']}/report?format=html").text
     chart, _, rest = report.partition('<svg class="chart"')[2].partition("</svg>")
