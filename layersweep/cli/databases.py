@@ -73,7 +73,11 @@ def prune(
     ] = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Delete data older than the settings allow (LAYERSWEEP_LOG_DAYS, ...). The service also does so once a day."""
+    """Delete data older than the settings allow (LAYERSWEEP_LOG_DAYS, ...), and what nothing needs any more.
+
+    That is: artifacts of trials that are not on a front or were deleted, answers to requests with an Idempotency-Key
+    older than a week, and files of uploads that were broken off over a day ago. The service also does so by itself.
+    """
     retention = part_of_product("service.operations.retention", "service")
     settings = read_settings(data_dir=data_dir)
     with existing_database(data_dir) as found:
@@ -81,4 +85,4 @@ def prune(
     for name, count in counts.items():
         print(f"{count:>9,}  {name}")
     if not any(counts.values()):
-        err.print("Nothing is too old.")
+        err.print("There is nothing to delete.")

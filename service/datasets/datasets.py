@@ -31,6 +31,8 @@ from service.settings import Settings
 OfferedSplit = Literal["training", "validation"]
 """The splits that leave the service."""
 
+UPLOADS = "uploads"
+"""The folder, in the data folder, of files while they arrive."""
 AGAIN = "register its file again"
 
 Record = Callable[[Session, str], None]
@@ -212,7 +214,7 @@ def _is_shared(session: Session, digest: str) -> bool:
 
 def uploads_folder(settings: Settings) -> Path:
     """Where files are kept while they arrive: on the volume of the data, which has the room that /tmp may lack."""
-    uploads = Path(settings.data_dir) / "uploads"
+    uploads = Path(settings.data_dir) / UPLOADS
     uploads.mkdir(parents=True, exist_ok=True)
     return uploads
 

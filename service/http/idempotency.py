@@ -106,12 +106,19 @@ def forget_old(session: Session) -> int:
     """Delete the keys that are no longer kept; return how many."""
     key = sa.tuple_(IdempotencyKey.project, IdempotencyKey.key)
     # Two processes may do this at once: what one deletes, the other passes by.
-    old = (
-        sa.select(IdempotencyKey.project, IdempotencyKey.key)
-        .where(IdempotencyKey.created_at < now_sql() - KEPT_SECONDS)
-        .with_for_update(skip_locked=True)
-    )
+    old = _old().with_for_update(skip_locked=True)
     return session.connection().execute(sa.delete(IdempotencyKey).where(key.in_(old))).rowcount
+
+
+def count_old(session: Session) -> int:
+    """How many keys `forget_old` would delete now."""
+    return session.scalars(sa.select(sa.func.count()).select_from(_old().subquery())).one()
+
+
+def _old() -> sa.Select[str, str]:
+    return sa.select(IdempotencyKey.project, IdempotencyKey.key).where(
+        IdempotencyKey.created_at < now_sql() - KEPT_SECONDS
+    )
 
 
 def _in_flight() -> InFlightError:

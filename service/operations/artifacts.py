@@ -181,6 +181,17 @@ def collect_garbage(database: Database, settings: Settings) -> int:
     return len(dropped) + _clear_orphans(database, files, root)
 
 
+def count_garbage(database: Database, settings: Settings) -> int:
+    """How many `collect_garbage` would delete now."""
+
+    def read(session: Session) -> int:
+        return session.scalars(sa.select(sa.func.count()).select_from(_unwanted(session, settings).subquery())).one()
+
+    files, root = _files(settings)
+    orphans, _ = _orphans(database, files, root)
+    return database.read(read) + len(orphans)
+
+
 def _pieces(opened: Any) -> Iterator[bytes]:
     with opened:
         while piece := opened.read(CHUNK_BYTES):
@@ -198,7 +209,7 @@ def _held(session: Session, trial_id: str, attempt: int) -> Trial:
     return trial
 
 
-def _drop(session: Session, settings: Settings) -> list[_ArtifactPath]:
+def _unwanted(session: Session, settings: Settings) -> sa.Select[Artifact]:
     again = aliased(Trial)
     reused = sa.select(again.id).where(again.reused_from == Trial.id, again.pareto_rank == 1).exists()
     left_the_front = sa.and_(
@@ -222,14 +233,17 @@ def _drop(session: Session, settings: Settings) -> list[_ArtifactPath]:
     ]
     if settings.artifact_days:
         reasons.append(Artifact.created_at < now(session) - settings.artifact_days * 86_400)
-    rows = session.scalars(
+    return (
         sa.select(Artifact)
         .join(Trial, Trial.id == Artifact.trial_id)
         .join(Sweep, Sweep.id == Trial.sweep_id)
         .where(sa.or_(*reasons))
-        # Another process may tidy at the same time: what it deletes is passed by here.
-        .with_for_update(of=Artifact, skip_locked=True)
-    ).all()
+    )
+
+
+def _drop(session: Session, settings: Settings) -> list[_ArtifactPath]:
+    # Another process may tidy at the same time: what it deletes is passed by here.
+    rows = session.scalars(_unwanted(session, settings).with_for_update(of=Artifact, skip_locked=True)).all()
     dropped = [_ArtifactPath.of(row) for row in rows]
     for row in rows:
         session.delete(row)
@@ -237,12 +251,19 @@ def _drop(session: Session, settings: Settings) -> list[_ArtifactPath]:
 
 
 def _clear_orphans(database: Database, files: AbstractFileSystem, root: str) -> int:
-    """Remove what no row names: of deleted sweeps, of uploads that were cut off or came too late. Counts files.
+    """Remove what no row names: of deleted sweeps, of uploads that were cut off or came too late. Counts files."""
+    orphans, running = _orphans(database, files, root)
+    for path in orphans:
+        _remove(files, path)
+    if isinstance(files, LocalFileSystem) and files.exists(root):
+        _remove_empty_folders(Path(root), running)
+    return len(orphans)
 
-    What a running trial has is left alone: it may be arriving.
-    """
+
+def _orphans(database: Database, files: AbstractFileSystem, root: str) -> tuple[list[str], set[str]]:
+    """The files that no row names, and the trials that run: what these have is no orphan, it may be arriving."""
     if not files.exists(root):
-        return 0
+        return [], set()
     # In this order: a file that is seen here has a row by the last look, or its trial runs at the second one, or it is
     # kept for nobody.
     found = {_relative(str(path), root): str(path) for path in files.find(root)}
@@ -251,12 +272,7 @@ def _clear_orphans(database: Database, files: AbstractFileSystem, root: str) -> 
     )
     rows = database.read(lambda session: session.scalars(sa.select(Artifact)).all())
     named = {each for place in map(_ArtifactPath.of, rows) for each in (place.path(""), place.earlier_path(""))}
-    orphans = [path for path in found if path not in named and path.split("/")[1] not in running]
-    for path in orphans:
-        _remove(files, found[path])
-    if isinstance(files, LocalFileSystem):
-        _remove_empty_folders(Path(root), running)
-    return len(orphans)
+    return [found[path] for path in found if path not in named and path.split("/")[1] not in running], running
 
 
 def _remove_empty_folders(root: Path, running: Collection[str]) -> None:

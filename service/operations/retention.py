@@ -2,7 +2,7 @@
 
 Results are never deleted by age: sweeps, trials, metrics, parameters and loss curves stay until somebody deletes their
 sweep. Keys of repeated requests (`service.http.idempotency`) and artifacts (`service.operations.artifacts`) have rules
-of their own.
+of their own. `preview` counts by the same selections as `prune` deletes.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ SAMPLES = "samples_ms"
 """The raw samples in a measurement of latency; what was computed from them stays beside it."""
 UPLOAD_DAYS = 1.0
 """After which a file in the folder of uploads belongs to an upload that was cut off with its process."""
+
+REQUESTS, UPLOADS, ARTIFACTS = "repeated requests", "broken-off uploads", "artifacts"
+"""The kinds that go besides those of `RULES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +72,23 @@ def steps(database: Database, settings: Settings) -> Iterator[tuple[str, int]]:
                 yield rule.name, count
             if count < BATCH_ROWS:
                 break
-    yield "repeated requests", database.write(idempotency.forget_old)
-    yield "broken-off uploads", _clear_uploads(settings)
+    yield REQUESTS, database.write(idempotency.forget_old)
+    yield UPLOADS, _clear_uploads(settings)
     # Last: a store of artifacts that does not answer ends the steps.
-    yield "artifacts", artifacts.collect_garbage(database, settings)
+    yield ARTIFACTS, artifacts.collect_garbage(database, settings)
 
 
 def preview(database: Database, settings: Settings) -> Counter[str]:
-    """How many of each kind `prune` would delete now, of those that go by a rule of this file."""
+    """How many of each kind `prune` would delete now."""
     found: Counter[str] = Counter()
     for rule in RULES:
         days = rule.days(settings)
         if days:
             query = sa.select(sa.func.count()).select_from(rule.old(days).subquery())
             found[rule.name] = database.read(lambda session, query=query: session.scalars(query).one())
+    found[REQUESTS] = database.read(idempotency.count_old)
+    found[UPLOADS] = sum(1 for _ in _broken_off_uploads(settings))
+    found[ARTIFACTS] = artifacts.count_garbage(database, settings)
     return found
 
 
@@ -96,18 +102,25 @@ def _step(session: Session, rule: Rule, days: float) -> int:
 
 def _clear_uploads(settings: Settings) -> int:
     cleared = 0
+    for path in _broken_off_uploads(settings):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+            cleared += 1
+    return cleared
+
+
+def _broken_off_uploads(settings: Settings) -> Iterator[Path]:
+    """Files and folders of uploads that were cut off long ago. Those that vanish meanwhile are passed by."""
     half_written = [
         path for kind in ("datasets", "checkpoints") for path in Path(settings.data_dir, kind).glob(f"{INCOMING}*")
     ]
-    for path in (*datasets.uploads_folder(settings).iterdir(), *half_written):
+    for path in (*Path(settings.data_dir, datasets.UPLOADS).glob("*"), *half_written):
         with contextlib.suppress(FileNotFoundError):
             if path.stat().st_mtime < time.time() - UPLOAD_DAYS * DAY_SECONDS:
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-                cleared += 1
-    return cleared
+                yield path
 
 
 # --- the rules --------------------------------------------------------------------------------------------------------

@@ -360,7 +360,7 @@ def test_a_setting_that_is_not_usable_is_named(
 def test_the_database_is_upgraded_once(alone: Run, tmp_path: Path) -> None:
     assert "up to date now" in alone("db", "upgrade", "--data-dir", tmp_path).stderr
     assert "already" in alone("db", "upgrade", "--data-dir", tmp_path).stderr
-    assert "Nothing is too old" in alone("db", "prune", "--dry-run", "--data-dir", tmp_path).stderr
+    assert "There is nothing to delete" in alone("db", "prune", "--dry-run", "--data-dir", tmp_path).stderr
     pruned = alone("db", "prune", "--data-dir", tmp_path)
     assert "broken-off uploads" in pruned.stdout
 

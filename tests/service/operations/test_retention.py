@@ -11,11 +11,12 @@ import sqlalchemy as sa
 from fastapi.testclient import TestClient
 
 from service.auth import audit
-from service.database.access_models import AuditRecord, WebhookDelivery
-from service.database.models import Attempt, Event, Measurement, Sweep, Trial
+from service.database.access_models import AuditRecord, IdempotencyKey, WebhookDelivery
+from service.database.models import Artifact, Attempt, Event, Measurement, Sweep, Trial
 from service.database.sessions import Database
 from service.datasets import datasets
 from service.events import events, webhooks
+from service.http import idempotency
 from service.http.dependencies import Services
 from service.leases import attempts, holders, queue
 from service.leases import schemas as lease_schemas
@@ -105,7 +106,7 @@ def test_what_is_old_goes_and_results_stay(database: Database, settings: Setting
         "webhook deliveries": 1,
         "audit records": 1,
     }
-    assert retention.preview(database, keeping) == expected
+    assert +retention.preview(database, keeping) == expected
     assert +retention.prune(database, keeping) == expected
     assert not any(retention.prune(database, keeping).values()), "it goes once"
 
@@ -201,6 +202,31 @@ def test_a_broken_off_upload_is_cleared_away(database: Database, settings: Setti
     os.utime(old, (1.0, 1.0))
     assert retention.prune(database, settings)["broken-off uploads"] == 1
     assert (old.exists(), new.exists()) == (False, True)
+
+
+@BOTH
+def test_a_preview_counts_all_that_pruning_deletes(database: Database, settings: Settings, rows: Rows) -> None:
+    trial = _used(database, rows)
+    _grow_old(database, 31)
+    old_upload = datasets.uploads_folder(settings) / "old"
+    old_upload.write_bytes(b"half of a file")
+    os.utime(old_upload, (1.0, 1.0))
+    answer = (201, {"id": "x"})
+    database.write(lambda session: idempotency.keep(session, "default", "key", "hash", answer))
+    asked_long_ago = sa.update(IdempotencyKey).values(created_at=1.0)
+    database.write(lambda session: session.execute(asked_long_ago).rowcount)
+    off_the_front = {"attempt": 1, "size_bytes": 4, "sha256": "a" * 64, "created_at": 1.0}
+    kept = Artifact(trial_id=trial, name="run.py", **off_the_front)
+    database.write(lambda session: session.add(kept))
+    files = Path(settings.artifacts_url, trial, "1")
+    for path in (files / ("a" * 16) / "run.py", files / ("b" * 16) / "run.py"):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"kept")
+    expected = {"webhook deliveries": 1, "repeated requests": 1, "broken-off uploads": 1, "artifacts": 2}
+    assert +retention.preview(database, settings) == expected
+    assert +retention.preview(database, settings) == expected, "it deletes nothing"
+    assert +retention.prune(database, settings) == expected
+    assert not +retention.preview(database, settings)
 
 
 # --- what somebody deletes --------------------------------------------------------------------------------------------
