@@ -33,6 +33,15 @@ _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+REFUSALS = {
+    "unknown": (
+        "this token is not known here (of another service, revoked, or mistyped): see `layersweep token create`"
+    ),
+    "expired": "this token has expired: create a new one with `layersweep token create`",
+    "revoked": "this token was revoked",
+}
+"""Why a token is refused, by the name under which the address of the login page says it."""
+
 CACHE_SECONDS = 2.0
 """How long a process goes by what it read of a token: a token that another process revoked opens for that long."""
 
@@ -140,17 +149,14 @@ class Access:
         if known is None or time.monotonic() - known.read_at > CACHE_SECONDS:
             token = await self._read(lambda session: tokens.find(session, secret))
             if token is None:
-                raise UnauthorizedError(
-                    "this token is not known here (of another service, revoked, or mistyped): "
-                    "see `layersweep token create`"
-                )
+                raise UnauthorizedError(REFUSALS["unknown"])
             known = _known(token)
             if len(self._known) >= _CACHED_TOKENS:
                 self._known.clear()
             self._known[digest] = known
             await to_thread.run_sync(self._mark_seen, token.id)
         if known.expires_at is not None and known.expires_at <= time.time():
-            raise UnauthorizedError("this token has expired: create a new one with `layersweep token create`")
+            raise UnauthorizedError(REFUSALS["expired"])
         return known.caller
 
     async def check_project(self, name: str) -> None:
@@ -179,7 +185,7 @@ class Access:
 
 def _known(token: Token) -> _CachedCaller:
     if token.revoked_at is not None:
-        raise UnauthorizedError("this token was revoked")
+        raise UnauthorizedError(REFUSALS["revoked"])
     given = frozenset(token.scopes)
     scopes = given.union(*(_HOLDS.get(scope, ()) for scope in given))
     return _CachedCaller(Caller(token.name, token.id, scopes, token.project), token.expires_at, time.monotonic())

@@ -182,13 +182,19 @@ class RequestMiddleware:
 
     def _refused(self, refusal: ServiceError, scope: Scope, headers: Headers) -> Response:
         path: str = scope["path"]
-        wants_page = (
-            scope["method"] == "GET" and not path.startswith("/v1") and "text/html" in headers.get("accept", "")
-        )
+        is_of_page = not path.startswith("/v1") and "text/html" in headers.get("accept", "")
+        # A part of a page is refused: the login page would be put into the page, whose script loads all of it anew.
+        wants_page = scope["method"] == "GET" and is_of_page and headers.get("hx-request") != "true"
         if isinstance(refusal, UnauthorizedError) and wants_page:
-            return RedirectResponse(f"{LOGIN_PATH}?next={quote(path, safe='/')}", 303)
+            return RedirectResponse(_login_address(path, refusal.detail), 303)
         is_unknown = isinstance(refusal, UnauthorizedError)
         return respond(refusal, path, {"WWW-Authenticate": 'Bearer realm="layersweep"'} if is_unknown else None)
+
+
+def _login_address(path: str, detail: str) -> str:
+    """Of the login page, which leads on to `path` and says why the token was refused."""
+    reason = next((name for name, words in access.REFUSALS.items() if words == detail), None)
+    return f"{LOGIN_PATH}?next={quote(path, safe='/')}" + (f"&refused={reason}" if reason else "")
 
 
 def _log_request(scope: Scope, status: int, seconds: float) -> None:

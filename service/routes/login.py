@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from service.auth.access import REFUSALS
 from service.auth.scopes import ScopedRoute, needs_no_token
 from service.errors import TooManyRequestsError, UnauthorizedError
 from service.http.dependencies import ServicesDep
@@ -21,8 +22,8 @@ COOKIE_SECONDS = 12 * 3600
 
 @router.get(LOGIN_PATH)
 @needs_no_token
-def show_login(next: str = "/") -> Response:  # noqa: A002 - the name of the query's parameter
-    return render("login.html", next=_own_path(next), error="")
+def show_login(next: str = "/", refused: str = "") -> Response:  # noqa: A002 - the name of the query's parameter
+    return render("login.html", next=_own_path(next), error=REFUSALS.get(refused, ""))
 
 
 @router.post(LOGIN_PATH)

@@ -215,6 +215,25 @@ def test_who_is_logged_in_is_said_and_logs_out(browser: Any, site: Site):
         page.wait_for_url("**/login")
 
 
+def test_a_token_that_is_revoked_while_a_page_is_open_leads_to_the_login(browser: Any, site: Site):
+    admin = tokens.NewToken("grace", ["admin"], None)
+    _, whole = site.database.write(lambda session: tokens.create(session, admin, made_by="test"))
+    new = tokens.NewToken("ada", ["read"], None)
+    token, secret = site.database.write(lambda session: tokens.create(session, new, made_by="test"))
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{site.url}/login?next=/sweeps/{site.sweep}")
+        page.get_by_label("Token").fill(secret)
+        page.get_by_role("button", name="Log in").click()
+        page.get_by_text("live", exact=True).wait_for()
+        headers = {"Authorization": f"Bearer {whole}"}
+        assert page.request.delete(f"{site.url}/v1/tokens/{token.id}", headers=headers).ok
+        site.end_trial(8, latency=0.5)
+        page.wait_for_url("**/login?**")
+        playwright.expect(page.get_by_role("alert")).to_have_text("this token was revoked")
+        playwright.expect(page.locator("header.top")).to_have_count(1)
+
+
 def test_an_operation_is_tried_on_the_page_of_the_api(page: Any, site: Site):
     page.goto(f"{site.url}/docs#extend_sweep")
     form = page.locator("#extend_sweep form")

@@ -68,11 +68,18 @@ document.addEventListener("htmx:after:swap", () => {
   fitComparison();
   if (document.querySelector("[data-ended]")) document.getElementById("watch")?.remove();
 });
+/** The page that is loaded anew says what became of the token. Each live part is refused: once is enough. */
+let isLeaving = false;
+function leave() {
+  if (!isLeaving) location.reload();
+  isLeaving = true;
+}
+
 /** What was refused replaces nothing: a choice's own page says why; a live part is asked for again later. */
 document.addEventListener("htmx:response:error", (event) => {
   const { ctx } = event.detail;
   const findings = ctx.target?.id === "findings" ? ctx.target : null;
-  if (ctx.response.status === 401) location.reload();
+  if (ctx.response.status === 401) leave();
   else if (findings) findings.replaceChildren(Object.assign(document.createElement("p"), { className: "bad", textContent: refusal(ctx.response, ctx.text) }));
   else if (!isPart(ctx.sourceElement)) location.replace(ctx.request.action);
 });

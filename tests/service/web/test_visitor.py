@@ -3,9 +3,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi.testclient import TestClient
+from httpx2 import Response
 
 from service.auth import tokens
+from service.database.access_models import Token
 from service.http.dependencies import Services
 from tests.service.rows import Rows
 
@@ -24,18 +27,18 @@ def test_each_page_says_who_is_logged_in_and_leads_out(client: TestClient, servi
 
 
 @pytest.fixture
-def log_in(client: TestClient, services: Services) -> Callable[..., None]:
-    def as_one_with(*scopes: Any) -> None:
+def log_in(client: TestClient, services: Services) -> Callable[..., Response]:
+    def as_one_with(*scopes: Any) -> Response:
         new = tokens.NewToken("ada", list(scopes), None)
         _, secret = services.database.write(lambda session: tokens.create(session, new, made_by="test"))
         services.access.forget()
-        client.post("/login", data={"token": secret})
+        return client.post("/login", data={"token": secret})
 
     return as_one_with
 
 
 def test_pages_offer_a_reader_nothing_that_would_be_refused(
-    client: TestClient, served_rows: Rows, log_in: Callable[..., None]
+    client: TestClient, served_rows: Rows, log_in: Callable[..., Response]
 ) -> None:
     def offered(path: str) -> set[str]:
         shown = client.get(path, headers={"Accept": "text/html"}).text
@@ -51,3 +54,19 @@ def test_pages_offer_a_reader_nothing_that_would_be_refused(
     assert {path: offered(path) for path in paths} == {path: set() for path in paths}
     assert "a token with the scope <code>submit</code>" in client.get(sweep).text
     assert "Your token may only read" in client.get("/new").text
+
+
+def test_a_page_whose_token_is_revoked_leads_as_a_whole_to_the_login_that_says_so(
+    client: TestClient, services: Services, served_rows: Rows, log_in: Callable[..., Response]
+) -> None:
+    log_in("read")
+    sweep = f"/sweeps/{served_rows.sweep(queued=1)}"
+    (token,) = services.database.read(lambda session: session.scalars(sa.select(Token)).all())
+    services.database.write(lambda session: tokens.revoke(session, token.id, None).id)
+    services.access.forget()
+    part = client.get(sweep, headers={"Accept": "text/html", "HX-Request": "true", "HX-Target": "div#sweep-live"})
+    assert (part.status_code, part.headers["content-type"]) == (401, "application/problem+json")
+    again = client.get(sweep, headers={"Accept": "text/html"})
+    assert (again.url.path, again.url.params["next"]) == ("/login", sweep)
+    assert "this token was revoked" in again.text
+    assert 'role="alert"' not in client.get("/login?refused=what+a+link+says").text
