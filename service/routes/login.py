@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from service.auth.access import REFUSALS
+from service.auth.access import REFUSALS, check_scopes
 from service.auth.scopes import ScopedRoute, needs_no_token
-from service.errors import TooManyRequestsError, UnauthorizedError
+from service.auth.tokens import Scope
+from service.errors import ForbiddenError, TooManyRequestsError, UnauthorizedError
 from service.http.dependencies import ServicesDep
 from service.http.middleware import COOKIE, LOGIN_PATH, address_of
 from service.web.rendering import render
@@ -18,6 +19,7 @@ from service.web.rendering import render
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, route_class=ScopedRoute)
 
 COOKIE_SECONDS = 12 * 3600
+_OPENS_PAGES: frozenset[Scope] = frozenset({"read"})
 
 
 @router.get(LOGIN_PATH)
@@ -35,8 +37,9 @@ async def log_in(
     next: Annotated[str, Form(max_length=2000)] = "/",  # noqa: A002
 ) -> Response:
     try:
-        await services.access.caller(token.strip(), address_of(request.scope))
-    except (UnauthorizedError, TooManyRequestsError) as error:
+        caller = await services.access.caller(token.strip(), address_of(request.scope))
+        check_scopes(caller, _OPENS_PAGES)
+    except (ForbiddenError, UnauthorizedError, TooManyRequestsError) as error:
         answer = render("login.html", status=error.status, next=_own_path(next), error=error.detail)
         if error.retry_after_seconds is not None:
             answer.headers["Retry-After"] = str(error.retry_after_seconds)

@@ -56,6 +56,16 @@ def test_pages_offer_a_reader_nothing_that_would_be_refused(
     assert "Your token may only read" in client.get("/new").text
 
 
+def test_a_token_that_cannot_open_pages_is_refused_at_the_login(
+    client: TestClient, log_in: Callable[..., Response]
+) -> None:
+    refused = log_in("work")
+    assert refused.status_code == 403
+    assert "this needs a token with the scope read; this one has work" in refused.text
+    assert '<form method="post" action="/login">' in refused.text
+    assert not client.cookies
+
+
 def test_a_page_whose_token_is_revoked_leads_as_a_whole_to_the_login_that_says_so(
     client: TestClient, services: Services, served_rows: Rows, log_in: Callable[..., Response]
 ) -> None:
