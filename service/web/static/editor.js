@@ -5,6 +5,7 @@
 const form = document.getElementById("editor-form");
 const area = document.getElementById("document");
 const start = document.getElementById("submit");
+/** Not there, as the button, for a token that may only read: nothing is checked then. */
 const findings = document.getElementById("findings");
 
 let view = null;
@@ -15,7 +16,7 @@ let asked = area.value;
 /** Whether the text can be sent: `null` until the service has said it of the text as it is now. */
 function judge(isValid) {
   area.setAttribute("aria-invalid", String(isValid === false));
-  start.disabled = isValid !== true;
+  if (start) start.disabled = isValid !== true;
 }
 
 judge(null);
@@ -24,11 +25,11 @@ document.addEventListener("htmx:before:request", (event) => {
   if (event.detail.ctx.sourceElement === area) asked = area.value;
 });
 document.addEventListener("htmx:after:swap", read);
-document.addEventListener("htmx:response:error", (event) => event.detail.ctx.target === findings && judge(false));
+document.addEventListener("htmx:response:error", (event) => findings && event.detail.ctx.target === findings && judge(false));
 read();
 
 function read() {
-  const said = findings.querySelector("[data-verdict]");
+  const said = findings?.querySelector("[data-verdict]");
   // What was said of an older text says nothing of a newer one.
   if (!said || asked !== area.value) return;
   judge(said.dataset.verdict === "valid");
@@ -164,7 +165,7 @@ function replaceLines(event, at) {
 
 /** The problems beside the editor as CodeMirror has them. */
 function diagnostics(doc) {
-  return [...findings.querySelectorAll("[data-line]")].map((item) => {
+  return [...(findings?.querySelectorAll("[data-line]") ?? [])].map((item) => {
     const { line: number, column, end, severity } = item.dataset;
     const line = doc.line(Math.min(Number(number), doc.lines));
     // The service counts characters, this editor UTF-16 units.
@@ -181,7 +182,7 @@ showFindings = () => {
 };
 
 const send = () => {
-  if (!start.disabled) form.requestSubmit(start);
+  if (start && !start.disabled) form.requestSubmit(start);
   return true;
 };
 

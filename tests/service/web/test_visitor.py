@@ -53,7 +53,10 @@ def test_pages_offer_a_reader_nothing_that_would_be_refused(
     log_in("read")
     assert {path: offered(path) for path in paths} == {path: set() for path in paths}
     assert "a token with the scope <code>submit</code>" in client.get(sweep).text
-    assert "Your token may only read" in client.get("/new").text
+    written = client.get("/new").text
+    assert "Your token may only read" in written
+    assert "Start the sweep" not in written
+    assert "/new/check" not in written, "its refusal would say once more that the token may only read"
 
 
 def test_a_token_that_cannot_open_pages_is_refused_at_the_login(
