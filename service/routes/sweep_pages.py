@@ -7,7 +7,6 @@ from typing import Annotated
 
 from anyio import to_thread
 from fastapi import Form, Query, Request, Response
-from sqlalchemy.orm import Session
 
 from service.auth.scopes import needs_scope
 from service.errors import ServiceError
@@ -65,13 +64,16 @@ async def check_document(
 @needs_scope("read")
 def show_sweep(sweep_id: str, request: Request, services: ServicesDep) -> Response:
     query = SweepQuery.of(request.query_params)
+    alive_seconds = services.settings.worker_alive_seconds
     part = wanted_part(request)
     if part not in _PARTS:
         found = services.database.read(
-            lambda session: sweep.whole(ShownSweep(session, sweep_id, query), services.columns)
+            lambda session: sweep.whole(ShownSweep(session, sweep_id, query, alive_seconds), services.columns)
         )
         return render("sweep.html", *found)
-    shown, found = services.database.read(lambda session: _part(session, sweep_id, query, services.columns, part))
+    shown, found = services.database.read(
+        lambda session: _part(ShownSweep(session, sweep_id, query, alive_seconds), services.columns, part)
+    )
     response = render(_PARTS[part], found, query=shown.query)
     if any(name.startswith(("limit.", "weight.")) for name in request.query_params):
         # As what the sliders say is written for the API, and for a link.
@@ -83,9 +85,8 @@ def show_sweep(sweep_id: str, request: Request, services: ServicesDep) -> Respon
 
 
 def _part(
-    session: Session, sweep_id: str, query: SweepQuery, store: ColumnStore, part: str
+    shown: ShownSweep, store: ColumnStore, part: str
 ) -> tuple[ShownSweep, sweep.LivePart | sweep.ResultsPart | sweep.BoardPart]:
-    shown = ShownSweep(session, sweep_id, query)
     if part == "sweep-live":
         return shown, sweep.live(shown)
     if part == "sweep-results":

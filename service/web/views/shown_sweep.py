@@ -23,8 +23,9 @@ from service.web.views.what_if import WhatIf, front_candidates, what_if, within_
 class ShownSweep:
     """A sweep for one answer: what several parts of its page need is found once. Raises NotFoundError."""
 
-    def __init__(self, session: Session, sweep_id: str, query: SweepQuery) -> None:
+    def __init__(self, session: Session, sweep_id: str, query: SweepQuery, alive_seconds: float) -> None:
         self.session = session
+        self.alive_seconds = alive_seconds
         self.row = leaderboards.get_sweep(session, sweep_id)
         query = replace(query, sort=full_sort(query.sort, metrics_of(self.row), leaderboards.parameter_names(self.row)))
         if query.limits:

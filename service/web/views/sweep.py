@@ -32,6 +32,7 @@ from service.database.models import (
 from service.database.sessions import now
 from service.events.end_codes import end_code
 from service.events.schemas import EndCode
+from service.fleet import queue_by_needs
 from service.leases.phases import PROBE
 from service.operations import artifacts, transformers_export
 from service.pruning.schemas import Pruning
@@ -47,7 +48,7 @@ from service.results.charts import Segment
 from service.results.columns import ColumnStore, metric_names
 from service.results.plot_selection import TRIAL_NUMBER, full_axes, metrics_of
 from service.sweeps.progress import ProgressRate, progress_rate
-from service.sweeps.schemas import BestTrial, SparedBuilds
+from service.sweeps.schemas import BestTrial, SparedBuilds, SweepWait
 from service.sweeps.spared_builds import spared_builds_of
 from service.web.views.common import dataset_of, ended_trials, phases_ahead, progress_bar, target_words
 from service.web.views.query import BoardColumn, SweepQuery
@@ -91,6 +92,8 @@ class LivePart:
     ended: bool
     progress_rate: ProgressRate | None
     running: list[RunningTrial]
+    waiting: SweepWait | None
+    """Why no worker takes its trials."""
     end_code: EndCode | None
     extends: list[str]
     """What can be added to the budget."""
@@ -179,6 +182,7 @@ def live(shown: ShownSweep) -> LivePart:
         ended=row.state in ENDED_SWEEPS,
         progress_rate=progress_rate(session, row),
         running=_running(session, row),
+        waiting=queue_by_needs.wait_of(session, row, shown.alive_seconds),
         end_code=end_code(row, feasible=bool(shown.best)),
         extends=_extends(row),
         pruning=summary_of(session, row),

@@ -14,11 +14,14 @@ from sqlalchemy.orm import Session
 from service.database.models import Attempt, Event, Sweep
 from service.database.sessions import now
 from service.events import events
+from service.fleet import quotas
 from service.http.dependencies import Services
+from service.leases import queue
 from service.sweeps import drafts, estimates
 from service.sweeps.documents import read
 from service.sweeps.progress import progress_rate
 from tests.service.pages import page
+from tests.service.rows import Rows
 from tests.service.sweep_rows import add_sweep, add_trial, add_worker, complete_configuration, rank
 
 DOCUMENT = """\
@@ -97,6 +100,22 @@ def test_a_trial_that_trains_shows_what_was_measured_of_it_before(client: TestCl
 
     shown = page(client, f"/sweeps/{services.database.write(fill)}")
     assert "latency p50 0.1441 ms" in shown.partition("Running now")[2].partition("</ul>")[0]
+
+
+def test_a_sweep_that_its_project_s_quota_holds_says_so_as_the_api_does(
+    client: TestClient, services: Services, served_rows: Rows
+) -> None:
+    held, worker = served_rows.sweep(queued=2), served_rows.worker(slots=8)
+    served_rows.update(Sweep, held, priority=-1)
+    served_rows.sweep(queued=1)
+    assert "Between two trials" in page(client, f"/sweeps/{held}", part="sweep-live")
+    services.database.write(lambda session: quotas.change(session, "default", {"max_running_trials": 1}).name)
+    services.database.write(lambda session: queue.claim(session, worker, 30))
+    reason = client.get(f"/v1/sweeps/{held}").json()["waiting"]["reason"]
+    assert reason == "1 trial at once is the quota of the project default, and as many run"
+    shown = page(client, f"/sweeps/{held}", part="sweep-live")
+    assert f"No trial runs: {reason}." in shown
+    assert 'data-poll="progress"' in shown, "no event of this sweep says that the reason is another one"
 
 
 @pytest.mark.slow
