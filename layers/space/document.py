@@ -25,7 +25,7 @@ from layers.metrics import metric as declaration_of
 from layers.parameter import Scalar
 from layers.problems import DocumentError, Problem, Problems, shown
 from layers.space.checks.lacking_metrics import lacking_metric, remedy_of_lacking
-from layers.space.checks.misfits import note_misfits
+from layers.space.checks.misfits import note_forward_lengths, note_misfits
 from layers.space.document_fields import (
     Budget,
     FieldReader,
@@ -169,6 +169,9 @@ def _refuse_costs_under_load(sweep: SweepDocument, problems: Problems) -> None:
 
 def _examine(sweep: SweepDocument, feasibility: FeasibilityReport, problems: Problems) -> None:
     space = sweep.space
+    # No point has such a length: what its rejection would advise is of rules and ranges.
+    if note_forward_lengths(space.entries, sweep.task, problems):
+        return
     pointers = {entry.name: entry.pointer for entry in space.entries}
     for error in feasibility.errors:
         pointer = _pointer_of(sweep, error.name, pointers)
@@ -262,6 +265,7 @@ class _Reading:
         check_replicates(search.get("replicates", 0), task, decided_by, opened, self._problems)
         if len(self._problems):
             note_misfits(entries, {name for rule in rules for name in rule.expression.names}, self._problems)
+            note_forward_lengths(entries, task, self._problems)
             return None
         space = Space(
             task=task,

@@ -11,6 +11,9 @@ FORWARD, GENERATE = "forward", "generate"
 LENGTHS = ("prompt_tokens", "new_tokens")
 """Parameters that the mode `generate` needs, and `forward` has not."""
 
+NOT_OF_FORWARD = "does not apply: nothing is generated in mode forward"
+"""What is said of such a length in the mode `forward`."""
+
 TASKS = ("causal_lm", "seq2seq")
 """Those whose models generate."""
 
@@ -73,8 +76,7 @@ def follow(inference: dict[str, Scalar], task: str) -> None:
         # As if it were not said: the same trial has one name.
         inference.pop("mode", None)
         for name in filter(inference.__contains__, LENGTHS):
-            message = "does not apply: nothing is generated in mode forward"
-            raise ParameterError(f"inference.{name}", message, "leave it out, or give mode: generate")
+            raise ParameterError(f"inference.{name}", NOT_OF_FORWARD, "leave it out, or give mode: generate")
         return
     if task not in TASKS:
         message = f"generate is of {' or '.join(TASKS)}: the output of a {task} is no text"

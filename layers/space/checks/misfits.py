@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from layers.declarations.inference.mode import FORWARD, LENGTHS, NOT_OF_FORWARD, TASKS
 from layers.declarations.model import APPLIES
 from layers.declarations.rules import Condition
 from layers.parameter import Scalar
@@ -25,6 +26,20 @@ def note_misfits(entries: Iterable[Entry], decided_by_rules: Collection[str], pr
         if outside is not None:
             detail = f"{name}: does not apply where {condition.path} is {shown(outside)}"
             problems.add(entry.pointer, detail, f'leave it out, or add when: "{condition}"')
+
+
+def note_forward_lengths(entries: Iterable[Entry], task: str, problems: Problems) -> bool:
+    """Note each length of what is generated, if the document says or leaves out that nothing is. Whether one was."""
+    known = {entry.name: entry for entry in entries}
+    mode = known.get("inference.mode")
+    if mode is not None and (mode.value != FORWARD or mode.when is not None):
+        return False
+    lengths = [known[name] for name in (f"inference.{length}" for length in LENGTHS) if name in known]
+    misfits = [entry for entry in lengths if entry.when is None]
+    remedy = "leave it out, or give mode: generate" if task in TASKS else "leave it out"
+    for entry in misfits:
+        problems.add(entry.pointer, f"{entry.name}: {NOT_OF_FORWARD}", remedy)
+    return bool(misfits)
 
 
 def _outside(condition: Condition, entries: Mapping[str, Entry]) -> Scalar | None:

@@ -755,6 +755,19 @@ def test_every_metric_can_be_an_objective_or_says_why_not() -> None:
         assert parsed({**generating, "/objectives": [{"metric": metric}]})
 
 
+@pytest.mark.parametrize("mode", [{}, {"mode": "forward"}])
+@pytest.mark.parametrize("also", [{}, {"/model/hidden_size": "wide"}])
+def test_lengths_of_what_is_generated_do_not_apply_in_forward_mode(mode: dict[str, str], also: dict[str, str]) -> None:
+    changes = {"/inference": {**mode, "prompt_tokens": 16, "new_tokens": {"values": [4, 8]}}, **also}
+    with pytest.raises(DocumentError) as refused:
+        measured(changes)
+    found = {each.pointer: each for each in refused.value.problems}
+    assert set(found) == {"/inference/prompt_tokens", "/inference/new_tokens", *also}
+    problem = found["/inference/prompt_tokens"]
+    assert problem.detail == "inference.prompt_tokens: does not apply: nothing is generated in mode forward"
+    assert problem.remedy == "leave it out, or give mode: generate"
+
+
 # --- a text's length ------------------------------------------------------------------------------------------------
 
 SHORT_TEXT = {"task": "causal_lm", "tokenizer": "byte", "facts": {"vocabulary_size": 256, "training_tokens": 11_599}}
