@@ -14,6 +14,9 @@ from rich.text import Text
 MOST_WORD = 40
 """Columns that a word may take of a table: a longer one, such as a URL, is broken."""
 
+LEAST_WRAPPED = 20
+"""Columns of a terminal to which a column may be wrapped before another one is left out."""
+
 _ANY_WIDTH = 10_000
 
 
@@ -24,14 +27,20 @@ class Listing:
     """
 
     def __init__(
-        self, *names: str, whole: Container[str] = (), right: Container[str] = (), spare: Sequence[str] = ()
+        self,
+        *names: str,
+        whole: Container[str] = (),
+        right: Container[str] = (),
+        spare: Sequence[str] = (),
+        wrapped: Container[str] = (),
     ) -> None:
         """`whole`: columns that are never wrapped; `right`: those that are set to the right; `spare`: those that may be
-        left out, the least important first."""
+        left out, the least important first; `wrapped`: those that are wrapped before another one is left out."""
         self._names = names
         self._whole = whole
         self._right = right
         self._spare = [name for name in spare if name in names]
+        self._wrapped = wrapped
         self._rows: list[tuple[str | Text, ...]] = []
 
     def add_row(self, *cells: str | Text) -> None:
@@ -42,7 +51,8 @@ class Listing:
         """Render it: what rich calls."""
 
         def fits(left_out: Sequence[str]) -> bool:
-            measured = Measurement.get(console, options.update(max_width=_ANY_WIDTH), self._table(left_out))
+            table = self._table(left_out, self._wrapped)
+            measured = Measurement.get(console, options.update(max_width=_ANY_WIDTH), table)
             return measured.maximum <= options.max_width
 
         left_out: list[str] = []
@@ -59,17 +69,20 @@ class Listing:
             names = ", ".join(name for name in self._names if name in left_out)
             yield Text(f"In a wider terminal, and in --json: {names}", style="dim")
 
-    def _table(self, left_out: Container[str]) -> Table:
+    def _table(self, left_out: Container[str], wrapped: Container[str] = ()) -> Table:
+        """The table without some columns; those `wrapped` are as narrow as they may become."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         places = [place for place, name in enumerate(self._names) if name not in left_out]
         for place in places:
             name = self._names[place]
             is_whole = name in self._whole
+            narrowest = _narrowest([name, *(row[place] for row in self._rows)], is_whole=is_whole)
             table.add_column(
                 name,
                 overflow="fold",
                 no_wrap=is_whole,
-                min_width=_narrowest([name, *(row[place] for row in self._rows)], is_whole=is_whole),
+                min_width=narrowest,
+                max_width=max(narrowest, LEAST_WRAPPED) if name in wrapped else None,
                 justify="right" if name in self._right else "left",
             )
         for row in self._rows:

@@ -7,9 +7,11 @@ import io
 import pytest
 from rich.console import Console
 
+from layersweep.cli.catalog import listings
 from layersweep.display import leaderboards, progress
 from layersweep.display.estimates import cost_in_words
 from layersweep.display.listings import Listing
+from layersweep.records.catalog import QueueEntry
 from layersweep.records.sweeps import Budget, CostEstimate
 from tests.layersweep.answers import row, sweep_record
 
@@ -195,6 +197,36 @@ def test_a_narrow_listing_breaks_no_word_and_leaves_out_what_matters_least() -> 
     narrower = listed(50)
     assert max(map(len, narrower.splitlines())) <= 50
     assert "english-longer" in narrower
+
+
+def queued(width: int) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    entry = dict.fromkeys(QueueEntry.__annotations__) | {
+        "runtime": "onnxruntime",
+        "version": "1.23.0",
+        "device_model": "AMD EPYC 9B14 96-Core Processor, 2 threads",
+        "labels": {"site": "amsterdam"},
+        "project": "red",
+        "priority": -3,
+        "queued": 12,
+        "running": 1,
+        "oldest_seconds": 7200.0,
+        "busy_slots": 1,
+        "slots": 2,
+        "waits_for": "1 trial at once is the quota of the project red, and as many run",
+    }
+    console.print(listings.queue_table([entry]))  # type: ignore[list-item]
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_queue_wraps_what_trials_need_before_it_leaves_out_whose_they_are() -> None:
+    wide = queued(120)
+    assert max(map(len, wide.splitlines())) <= 120
+    assert "In a wider terminal" not in wide
+    assert all(word in wide for word in ("project", "red", "priority", "-3", "oldest", "slots"))
+    narrow = queued(80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert "In a wider terminal, and in --json: priority, oldest, slots" in narrow
 
 
 def test_metrics_that_are_no_objectives_make_room_in_a_narrow_terminal() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -172,10 +173,16 @@ def queue(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
     if not entries:
         out.print("No sweep is active.")
         return
+    out.print(queue_table(entries))
+
+
+def queue_table(entries: Sequence[QueueEntry]) -> Listing:
+    """The queue as a table: the narrower the terminal, the less stands beside whose trials wait, and why."""
     columns = ("needs", "project", "priority", "waiting", "running", "oldest", "slots", "waits because")
     whole = ("priority", "waiting", "running", "oldest", "slots")
     right = ("priority", "waiting", "running")
-    table = Listing(*columns, whole=whole, right=right, spare=("oldest", "priority", "project", "slots"))
+    spare, wrapped = ("oldest", "slots", "priority", "project"), ("needs", "waits because")
+    table = Listing(*columns, whole=whole, right=right, spare=spare, wrapped=wrapped)
     for entry in entries:
         oldest = entry["oldest_seconds"]
         table.add_row(
@@ -188,7 +195,7 @@ def queue(as_json: AsJson = False, server: Server = SERVER_DEFAULT) -> None:
             f"{entry['busy_slots']} of {entry['slots']} busy",
             Text(entry["waits_for"] or ""),
         )
-    out.print(table)
+    return table
 
 
 def _needs(entry: QueueEntry) -> str:
