@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -38,6 +39,7 @@ def html_environment(**names: object) -> Environment:
     made = plain_environment(shown, **names)
     made.autoescape = select_autoescape(default=True, default_for_string=True)
     made.filters["prose"] = _prose
+    made.filters["breakable"] = _breakable
     return made
 
 
@@ -72,6 +74,12 @@ def shown(value: Any) -> Any:
         return value
     safe = printable(value)
     return Markup(safe) if isinstance(value, Markup) else safe
+
+
+def _breakable(name: str) -> Markup:
+    """A long name that may be broken after its dots and underscores."""
+    safe = str(escape(name))
+    return Markup(re.sub(r"([._])(?=\w)", r"\1<wbr>", safe))
 
 
 def _prose(text: str) -> Markup:

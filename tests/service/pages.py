@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "link", "input", "br", "path", "circle", "rect"}
+VOID = {"meta", "link", "input", "br", "path", "circle", "rect", "wbr"}
 LINKS = {"href", "src", "action", "hx-get", "hx-post", "hx-sse:connect", "data-api", "data-script", "data-echarts"}
 
 

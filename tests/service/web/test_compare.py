@@ -49,9 +49,11 @@ def compared(services: Services) -> str:
 def table(text: str, caption: str) -> dict[str, list[str]]:
     """Row head -> texts of the cells, of the table with this caption."""
     (found,) = re.findall(rf'<caption class="unseen">{caption}</caption>(.*?)</table>', text, re.DOTALL)
-    rows = re.findall(r'<th scope="row"[^>]*>([^<]+)</th>(.*?)</tr>', found, re.DOTALL)
+    rows = re.findall(r'<th scope="row"[^>]*>((?:[^<]|<wbr>)+)</th>(.*?)</tr>', found, re.DOTALL)
     return {
-        name: [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", cells, re.DOTALL)]
+        name.replace("<wbr>", ""): [
+            re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", cells, re.DOTALL)
+        ]
         for name, cells in rows
     }
 
@@ -68,6 +70,11 @@ def test_objectives_come_first_and_what_is_noise_is_folded(client: TestClient, c
     assert alike["latency p99"][0].endswith("within noise")
     assert text.index("Objectives of the trials") < text.index("Parameters in which") < text.index('id="the-rest"')
     assert 'id="the-rest"' not in page(client, compared, trial=["1", "0"], differing="true")
+
+
+def test_a_long_name_breaks_after_a_dot_or_an_underscore(client: TestClient, compared: str) -> None:
+    text = page(client, compared, trial=["1", "0"])
+    assert '<th scope="row">attention.<wbr>num_<wbr>attention_<wbr>heads</th>' in text
 
 
 def test_the_curves_of_trials_lie_over_one_another(client: TestClient, compared: str) -> None:
