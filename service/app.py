@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -22,12 +23,16 @@ from service.common import tracing
 from service.common.notifications import Notifications
 from service.database.sessions import Database
 from service.datasets.builtins import register_builtins
+from service.errors import UnavailableError
+from service.events import server_key
 from service.events.sender import WebhookSender
+from service.events.webhooks import any_exist as any_webhooks
 from service.http import api_description, error_handlers, idempotency
 from service.http.callers import within_project
 from service.http.dependencies import Services
 from service.http.long_polling import ChangePoller
 from service.http.middleware import RequestMiddleware
+from service.operations import data_folder
 from service.operations.housekeeping import Housekeeping
 from service.results.prewarming import prewarm
 from service.routes import (
@@ -62,6 +67,8 @@ from service.scheduling.scheduler import Scheduler
 from service.settings import Settings
 from service.sweeps.validation import Validation
 
+_log = logging.getLogger(__name__)
+
 
 class Application(FastAPI):
     """FastAPI, with a description of who may call and of every error."""
@@ -90,6 +97,7 @@ def create_app(settings: Settings | None = None, *, start_scheduler: bool = True
         # A route that does not say who may call it is never served.
         list(scopes.declarations(app))
         await to_thread.run_sync(prepare, database, settings)
+        await to_thread.run_sync(_warn_of_wrong_folder, database, settings)
         sending: asyncio.Task[None] | None = None
         if start_scheduler:
             scheduler.start()
@@ -192,8 +200,18 @@ def prepare(database: Database, settings: Settings) -> None:
         database.upgrade()
     else:
         database.check_schema()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
     register_builtins(database, settings)
     database.write(idempotency.forget_old)
+
+
+def _warn_of_wrong_folder(database: Database, settings: Settings) -> None:
+    """Say at the start what makes the service not ready, and what no webhook can be signed with."""
+    try:
+        data_folder.check(database, settings)
+        server_key.check(settings, lambda: database.read(any_webhooks))
+    except UnavailableError as problem:
+        _log.warning("the data folder is %s: %s", settings.data_dir.absolute(), problem.detail)
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -71,6 +71,7 @@ def serve(
         if is_open:
             _say(settings, "No token was made yet: whoever is on this machine may do everything, others nothing.")
         _say(settings, f"The database: {shown(settings)}")
+        _say(settings, f"The data folder: {settings.data_dir.absolute()}")
         if settings.host in EVERY_ADDRESS:
             reached = f"http://{socket.gethostname()}:{listener.getsockname()[1]}"
             _say(settings, f"Other machines of its network reach it as {reached}")

@@ -69,10 +69,14 @@ def log(logger: logging.Logger, what: str, error: BaseException) -> None:
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Raise CannotStoreError unless a file can be written in the folder. `name` is what the error calls it."""
+    """Raise CannotStoreError unless a file can be written in the folder. `name` is what the error calls it.
+
+    A folder that has vanished is not made anew: its volume may come back.
+    """
     probe = folder / f".probe.{secrets.token_hex(8)}"
+    if not folder.is_dir():
+        raise CannotStoreError(f"{name} is not there")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         try:
             probe.write_bytes(bytes(_PROBE_BYTES))
         finally:

@@ -25,7 +25,7 @@ from service.datasets.content import Content
 from service.datasets.content_folders import remove_unless_needed, store_with_row
 from service.datasets.implications import implications
 from service.datasets.stored_splits import content_hash, folder, is_stored, store
-from service.errors import ConflictError, NotFoundError
+from service.errors import CannotStoreError, ConflictError, NotFoundError
 from service.settings import Settings
 
 OfferedSplit = Literal["training", "validation"]
@@ -213,9 +213,15 @@ def _is_shared(session: Session, digest: str) -> bool:
 
 
 def uploads_folder(settings: Settings) -> Path:
-    """Where files are kept while they arrive: on the volume of the data, which has the room that /tmp may lack."""
+    """Where files are kept while they arrive: on the volume of the data, which has the room that /tmp may lack.
+
+    The data folder itself is made at the start alone. Raises CannotStoreError if it has vanished since.
+    """
     uploads = Path(settings.data_dir) / UPLOADS
-    uploads.mkdir(parents=True, exist_ok=True)
+    try:
+        uploads.mkdir(exist_ok=True)
+    except FileNotFoundError as error:
+        raise CannotStoreError("the data folder is not there") from error
     return uploads
 
 

@@ -132,7 +132,7 @@ class WebhookSender:
                 status = await self._post(taken)
         except TimeoutError:
             return None, f"no answer within {seconds:g} s"
-        except AddressError as error:
+        except (AddressError, server_key.MissingKeyError) as error:
             return None, str(error)
         except (httpx2.HTTPError, OSError, ValueError) as error:
             return None, f"{type(error).__name__}: {error}"
@@ -145,7 +145,9 @@ class WebhookSender:
         allowed = self._settings.webhook_allowed_networks
         found = await addresses.resolve(host, port, allowed)
         if self._key is None:
-            self._key = await to_thread.run_sync(server_key.read, self._settings)
+            self._key = await to_thread.run_sync(
+                server_key.read, self._settings, lambda: self._database.read(webhooks.any_exist)
+            )
         secret = webhooks.secret_of(self._key, taken.webhook_id, taken.salt)
         headers = webhooks.headers_of(secret, taken.id, int(time.time()), taken.body)
         # So that there is time for another address if one takes no connection and says nothing.

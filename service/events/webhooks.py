@@ -159,6 +159,11 @@ def page(
     return newest_page(session, statement, Webhook.id, page_size=page_size, page_token=page_token)
 
 
+def any_exist(session: Session) -> bool:
+    """Whether there is a webhook, of any project, enabled or not."""
+    return session.scalar(sa.select(Webhook.id).limit(1)) is not None
+
+
 # --- signing ----------------------------------------------------------------------------------------------------------
 
 

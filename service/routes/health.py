@@ -12,6 +12,7 @@ from service.database.sessions import SchemaError
 from service.errors import UnavailableError
 from service.http.dependencies import ServicesDep
 from service.http.error_handlers import documented
+from service.operations import data_folder
 
 router = APIRouter(tags=["health"], route_class=ScopedRoute)
 
@@ -30,14 +31,14 @@ async def is_alive() -> Health:
 @router.get("/readyz", responses=documented(503))
 @needs_no_token
 def is_ready(services: ServicesDep) -> Health:
-    """The database answers and has the schema that this program needs, and files can be written."""
+    """The database answers and has the schema that this program needs; its data folder is there and can be written."""
     try:
         services.database.check_schema()
+        data_folder.check(services.database, services.settings)
     except SchemaError as error:
         raise UnavailableError(str(error)) from error
     except SQLAlchemyError as error:
         raise outages.answer_to(error) or UnavailableError("the database does not answer") from error
-    outages.check_folder(services.settings.data_dir, "the data folder")
     embedded = outages.database_folder(services.database.url)
     if embedded is not None:
         outages.check_folder(embedded, "the database's folder")

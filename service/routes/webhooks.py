@@ -126,7 +126,10 @@ async def _with_secret(
     call: WriteRequest, action: str, make: Callable[[Session], Webhook], *, status: int, subject: str | None
 ) -> Response:
     """Answer with a webhook and its secret."""
-    key = await to_thread.run_sync(server_key.read, call.services.settings)
+    services = call.services
+    key = await to_thread.run_sync(
+        server_key.read, services.settings, lambda: services.database.read(webhooks.any_exist)
+    )
 
     def made(session: Session) -> tuple[event_schemas.CreatedWebhook, str]:
         row = make(session)

@@ -24,7 +24,7 @@ from service.confirmation import confirmations
 from service.database.base import Base
 from service.database.models import Attempt, Trial
 from service.database.sessions import now
-from service.events import webhooks
+from service.events import server_key, webhooks
 from service.events.schemas import WebhookEvent
 from service.http.dependencies import Services
 from tests.golden.documents import CLASSIFICATION, FAILING, LANGUAGE, PAUSED, PROBE, SEQUENCES
@@ -251,6 +251,7 @@ def _add_access(world: World) -> None:
 
 def _add_webhook(world: World) -> None:
     """One that is told of everything: its deliveries wait, as nobody sends them."""
+    server_key.read(world.services.settings, lambda: False)
     hook = world.services.database.write(
         lambda session: (
             webhooks.create(

@@ -21,7 +21,7 @@ from service.auth import projects, scopes, tokens
 from service.auth.scopes import ScopedRoute, needs_no_token, needs_scope
 from service.auth.tokens import SCOPES
 from service.database.access_models import Token
-from service.events import webhooks
+from service.events import server_key, webhooks
 from service.http.callers import within_project
 from service.http.dependencies import Services
 from service.routes.sweeps import EXAMPLE as DOCUMENT
@@ -139,6 +139,7 @@ def world(client: TestClient, services: Services, served_rows: Rows) -> World:
         "token": token,
     }
     somewhere = [ipaddress.ip_network("192.0.2.0/24")]
+    server_key.read(services.settings, lambda: False)
     webhook = database.write(
         lambda session: (
             webhooks.create(

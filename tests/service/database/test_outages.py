@@ -95,7 +95,7 @@ def test_a_folder_that_cannot_be_written_makes_the_service_not_ready(
     monkeypatch.setattr(Path, "write_bytes", full)
     answer = client.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["detail"] == "the data folder cannot be written: No space left on device"
+    assert answer.json()["detail"] == "the data folder (LAYERSWEEP_DATA_DIR) cannot be written: No space left on device"
     assert client.get("/healthz").status_code == 200
 
 

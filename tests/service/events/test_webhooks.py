@@ -104,8 +104,11 @@ def database_url(migrated_sqlite_url: str) -> str:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    """Webhooks may lead to this machine."""
-    return Settings(database_url=database_url, data_dir=tmp_path / "data", webhook_allowed_networks=[LOOPBACK])
+    """Webhooks may lead to this machine. The key is there, as it is before the first webhook."""
+    settings = Settings(database_url=database_url, data_dir=tmp_path / "data", webhook_allowed_networks=[LOOPBACK])
+    settings.data_dir.mkdir()
+    server_key.read(settings, lambda: False)
+    return settings
 
 
 @pytest.fixture
@@ -539,7 +542,7 @@ def test_a_secret_is_shown_once_and_stored_nowhere(client: TestClient, services:
         assert "whsec_" not in client.get(path).text
     row = services.database.read(lambda session: webhooks.get(session, made["id"]))
     assert made["secret"] not in " ".join(str(getattr(row, column.key)) for column in sa.inspect(Webhook).columns)
-    assert webhooks.secret_of(server_key.read(services.settings), row.id, row.salt) == made["secret"]
+    assert webhooks.secret_of(server_key.read(services.settings, lambda: True), row.id, row.salt) == made["secret"]
     assert webhooks.secret_of(b"another key", row.id, row.salt) != made["secret"]
     rotated = client.post(f"/v1/webhooks/{made['id']}:rotate").json()["secret"]
     assert rotated.startswith("whsec_")
@@ -548,15 +551,34 @@ def test_a_secret_is_shown_once_and_stored_nowhere(client: TestClient, services:
 
 def test_the_servers_key_is_its_own_and_readable_by_nobody_else(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path)
-    keys = {server_key.read(settings) for _ in range(3)}
+    keys = {server_key.read(settings, lambda: False) for _ in range(3)}
     assert len(keys) == 1
     assert len(keys.pop()) == 64
     assert (tmp_path / server_key.FILE).stat().st_mode & 0o077 == 0
     given = Settings(data_dir=tmp_path, secret_key="k" * 32)  # pyright: ignore[reportArgumentType]
-    assert server_key.read(given) == b"k" * 32
+    assert server_key.read(given, lambda: True) == b"k" * 32
     assert "kkkk" not in repr(given)
     with pytest.raises(ValueError, match="32 characters"):
         Settings(secret_key="short")  # pyright: ignore[reportArgumentType]
+
+
+def test_no_new_key_is_made_while_there_are_webhooks(client: TestClient, services: Services) -> None:
+    body = {"url": "https://127.0.0.1/"}
+    made = client.post("/v1/webhooks", json=body).json()
+    key = Path(services.settings.data_dir) / server_key.FILE
+    kept = key.rename(key.with_name("elsewhere"))
+    client.post(f"/v1/webhooks/{made['id']}:ping")
+    send(services)
+    (delivery,) = outbox(services)
+    assert delivery.last_error
+    for words in (str(key.absolute()), "LAYERSWEEP_DATA_DIR", "LAYERSWEEP_SECRET_KEY"):
+        assert words in delivery.last_error
+    for path in ("/v1/webhooks", f"/v1/webhooks/{made['id']}:rotate"):
+        refused = client.post(path, json=body)
+        assert (refused.status_code, "LAYERSWEEP_DATA_DIR" in refused.json()["detail"]) == (503, True)
+    assert not key.exists()
+    kept.rename(key)
+    assert client.post(f"/v1/webhooks/{made['id']}:rotate").status_code == 200
 
 
 def test_webhooks_are_for_administrators_of_their_project(client: TestClient, services: Services, app: FastAPI) -> None:

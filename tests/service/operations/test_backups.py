@@ -32,6 +32,11 @@ def installation(tmp_path: Path) -> Settings:
     return settings
 
 
+def unused() -> bool:
+    """No webhook was made with the key."""
+    return False
+
+
 def elsewhere(tmp_path: Path) -> Settings:
     return Settings(database_url="", data_dir=tmp_path / "elsewhere")
 
@@ -73,7 +78,7 @@ def test_a_restored_backup_is_the_same_installation(installation: Settings, tmp_
 
 
 def test_the_key_of_the_webhooks_comes_back_for_its_owner_alone(installation: Settings, tmp_path: Path) -> None:
-    key = server_key.read(installation)
+    key = server_key.read(installation, unused)
     (installation.data_dir / "uploads" / "half").write_bytes(b"")
     (installation.data_dir / "datasets" / "incoming-1").mkdir()
     (installation.data_dir / "datasets" / "incoming-1" / "training.npz").write_bytes(b"")
@@ -83,7 +88,7 @@ def test_the_key_of_the_webhooks_comes_back_for_its_owner_alone(installation: Se
     assert archive.stat().st_mode & 0o777 == 0o600
     settings = elsewhere(tmp_path)
     backups.restore(archive, settings)
-    assert server_key.read(settings) == key
+    assert server_key.read(settings, unused) == key
     assert (settings.data_dir / server_key.FILE).stat().st_mode & 0o777 == 0o600
     restored = {path.relative_to(settings.data_dir).parts[0] for path in settings.data_dir.rglob("*")}
     assert restored == {"datasets", "layersweep.db", server_key.FILE}, "nothing that was not finished"
@@ -91,20 +96,21 @@ def test_the_key_of_the_webhooks_comes_back_for_its_owner_alone(installation: Se
 
 
 def test_a_key_that_is_there_is_not_overwritten(installation: Settings, tmp_path: Path) -> None:
-    server_key.read(installation)
+    server_key.read(installation, unused)
     backups.back_up(installation, tmp_path / "backup.tar.gz")
     settings = elsewhere(tmp_path)
-    key = server_key.read(settings)
+    settings.data_dir.mkdir()
+    key = server_key.read(settings, unused)
     with pytest.raises(backups.BackupError, match=r"server\.key is there already"):
         backups.restore(tmp_path / "backup.tar.gz", settings)
-    assert server_key.read(settings) == key
+    assert server_key.read(settings, unused) == key
     assert not (settings.data_dir / "layersweep.db").exists()
 
 
 def test_the_files_of_an_installation_on_postgresql_are_kept_by_the_documented_commands(
     installation: Settings, tmp_path: Path
 ) -> None:
-    key = server_key.read(installation)
+    key = server_key.read(installation, unused)
     lines = (Path(__file__).parents[3] / "docs" / "operating.md").read_text().splitlines()
     restored = tmp_path / "restored"
     for folder, line in zip(
@@ -113,7 +119,7 @@ def test_the_files_of_an_installation_on_postgresql_are_kept_by_the_documented_c
         folder.mkdir(exist_ok=True)
         environment = os.environ | {"LAYERSWEEP_DATA_DIR": str(folder)}
         subprocess.run(["bash", "-euc", f"umask 077; {line}"], cwd=tmp_path, env=environment, check=True)
-    assert server_key.read(installation.model_copy(update={"data_dir": restored})) == key
+    assert server_key.read(installation.model_copy(update={"data_dir": restored}), unused) == key
     assert [path.stat().st_mode & 0o777 for path in (restored / server_key.FILE, tmp_path / "data.tar.gz")] == [
         0o600
     ] * 2
