@@ -245,6 +245,7 @@ def connect_patiently(server: str) -> Client:
 
     def tell(problem: LayersweepError, left_seconds: float) -> None:
         reason = problem.detail if isinstance(problem, ResponseError) else str(problem).partition(". ")[0]
+        reason = reason.rstrip(".")
         if reason not in printed:
             printed.add(reason)
             err.print(Text(f"{reason}. Trying again for {units.duration(left_seconds)}.", style="dim"), soft_wrap=True)

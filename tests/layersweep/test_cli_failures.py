@@ -227,6 +227,13 @@ def test_a_command_that_a_job_runs_bears_a_restart_and_says_so(capsys: pytest.Ca
     assert line.endswith("Trying again for 30 s.")
 
 
+def test_a_reason_that_ends_with_a_period_gets_no_second_one(capsys: pytest.CaptureFixture[str]) -> None:
+    client = connect_patiently("http://127.0.0.1:9")
+    assert client.transport.on_retry is not None
+    client.transport.on_retry(UnreachableError("Server disconnected without sending a response."), 30.0)
+    assert capsys.readouterr().err == "Server disconnected without sending a response. Trying again for 30 s.\n"
+
+
 @pytest.mark.parametrize(("server", "token"), [("localhost:8420", "secret"), ("http://127.0.0.1:9", "se\ncret")])
 def test_a_worker_refuses_what_is_no_address_and_no_token(
     server: str, token: str, monkeypatch: pytest.MonkeyPatch
