@@ -390,15 +390,10 @@ def _reach(record: TokenRecord) -> str:
 
 
 def _state(record: TokenRecord) -> str:
-    """`valid`, `valid until 2026-12-24`, `revoked on 2026-11-29`: `--json` has the times."""
+    """`valid`, `valid until 2026-12-24 09:30:00 UTC`, `revoked on 2026-11-29`."""
     if record["revoked_at"]:
-        return f"revoked on {_day(record['revoked_at'])}"
+        return f"revoked on {record['revoked_at'][:10]}"
     if not record["expires_at"]:
         return "valid"
-    expired = datetime.fromisoformat(record["expires_at"]) <= datetime.now(UTC)
-    return f"{'expired on' if expired else 'valid until'} {_day(record['expires_at'])}"
-
-
-def _day(time_: str) -> str:
-    """Of a time in UTC."""
-    return time_[:10]
+    expires_at = datetime.fromisoformat(record["expires_at"]).astimezone(UTC)
+    return f"{'expired at' if expires_at <= datetime.now(UTC) else 'valid until'} {expires_at:%Y-%m-%d %H:%M:%S} UTC"

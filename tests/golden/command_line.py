@@ -150,7 +150,7 @@ confirm language --candidates 1 --seeds 2 --json
 
 _SECRETS = re.compile(r"\b(?:lsw_|whsec_)[\w+/=-]{20,}")
 _AGE = re.compile(r"\b(?:\d+ (?:s|min) ago|just now)\b")
-_DAY = re.compile(r"(?<=valid until )20\d\d-\d\d-\d\d")
+_EXPIRY = re.compile(r"(?<=valid until )20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC")
 _WATCHED = re.compile(r"^\[ *(?:< )?\d[\w. ]* \w+\]", re.MULTILINE)
 _ENVIRONMENT = {
     "COLUMNS": "140",
@@ -211,7 +211,7 @@ def _told(line: str, names: dict[str, str], environment: dict[str, str], normali
     parts = [f"$ layersweep {line}", printed.rstrip(), *(["--- stderr", said.rstrip()] if said else [])]
     told = "\n".join(part for part in [*parts, f"--- exit code {result.exit_code}"] if part)
     told = normaliser.text("\n".join(each.rstrip() for each in told.split("\n")))
-    told = _AGE.sub("<age>", _DAY.sub("<day>", told))
+    told = _AGE.sub("<age>", _EXPIRY.sub("<time>", told))
     return _WATCHED.sub("[<time>]", _SECRETS.sub("<secret>", told))
 
 
