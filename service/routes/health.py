@@ -31,7 +31,7 @@ async def is_alive() -> Health:
 @router.get("/readyz", responses=documented(503))
 @needs_no_token
 def is_ready(services: ServicesDep) -> Health:
-    """The database answers and has the schema that this program needs; its data folder is there and can be written."""
+    """The database answers and has the schema that this program needs, and its own data folder can be written."""
     try:
         services.database.check_schema()
         data_folder.check(services.database, services.settings)
