@@ -200,7 +200,6 @@ def prepare(database: Database, settings: Settings) -> None:
         database.upgrade()
     else:
         database.check_schema()
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     register_builtins(database, settings)
     database.write(idempotency.forget_old)
 

@@ -229,7 +229,11 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def settings(database_url: str, tmp_path: Path) -> Settings:
-    """Settings on a fresh database of each kind; nothing is taken from the environment's database."""
+    """Settings on a fresh database of each kind; nothing is taken from the environment's database.
+
+    The data folder is there, as it is after a first start.
+    """
+    (tmp_path / "data").mkdir()
     return Settings(database_url=database_url, data_dir=tmp_path / "data")
 
 

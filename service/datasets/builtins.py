@@ -53,8 +53,10 @@ BUILTINS: dict[str, Callable[[Path], tuple[Content, int]]] = {"python-topics": p
 def register_builtins(database: Database, settings: Settings) -> None:
     """Register what is not there yet, and put back files that were lost. Called at every start.
 
-    What was registered first stays, also if a newer release of its source has other data.
+    What was registered first stays, also if a newer release of its source has other data. Makes the data folder at the
+    first start.
     """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
     for name, make in BUILTINS.items():
         known = database.read(lambda session, name=name: _stored(session, name))
         if known is not None and is_stored(settings.data_dir, *known):
