@@ -7,6 +7,7 @@ that was lost are never shown, and cleared away by `tidy`, as are those of trial
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 from collections.abc import Collection, Iterator
@@ -25,13 +26,16 @@ from layers.metrics import Goal
 from service.common.states import GOING_SWEEPS, OPEN_TRIALS, SweepKind, TrialState
 from service.database.models import IS_SEARCH, Artifact, Sweep, Trial
 from service.database.sessions import Database, now
-from service.errors import LeaseLostError, NotFoundError, UnprocessableError
+from service.errors import LeaseLostError, NotFoundError, UnavailableError, UnprocessableError
 from service.leases import worker_reports
 from service.leases.feasibility import constraint_violations
 from service.leases.statements import TRAINING_STATE
+from service.operations import data_folder
 from service.operations import schemas as artifact_schemas
 from service.recommendation.choice import Candidate, candidate_of, front_of, goals_of
 from service.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 NAMES = (
     "configuration.json",
@@ -178,6 +182,12 @@ def collect_garbage(database: Database, settings: Settings) -> int:
     files, root = _files(settings)
     for place in dropped:
         _remove(files, place.path(root), place.earlier_path(root))
+    try:
+        data_folder.check(database, settings)
+    except UnavailableError as problem:
+        # Files that no row names may be another database's.
+        _log.warning("files that no trial names are kept: %s", problem)
+        return len(dropped)
     return len(dropped) + _clear_orphans(database, files, root)
 
 

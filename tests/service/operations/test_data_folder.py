@@ -14,6 +14,7 @@ from service.app import create_app
 from service.database.models import Artifact
 from service.events import server_key
 from service.http.dependencies import Services
+from service.operations import artifacts
 from service.settings import Settings
 from tests.service.rows import Rows
 
@@ -74,6 +75,19 @@ def test_artifacts_that_lie_elsewhere_make_it_not_ready(
     assert "the database names artifacts" in _reason(client)
     Path(settings.artifacts_url, trial).mkdir(parents=True)
     assert client.get("/readyz").status_code == 200
+
+
+def test_files_of_another_database_are_not_cleared_away(
+    client: TestClient, services: Services, settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.post("/v1/datasets", data={"name": "text"}, files={"file": ("t.txt", b"abc " * 400)}).raise_for_status()
+    wrong = Settings(database_url=settings.database_url, data_dir=tmp_path / "another")
+    theirs = Path(wrong.artifacts_url, "01TRIAL", "1", "run.py")
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    artifacts.collect_garbage(services.database, wrong)
+    assert theirs.exists()
+    assert "none of them lies in the data folder" in caplog.text
 
 
 def test_a_folder_that_vanishes_is_not_made_anew(client: TestClient, settings: Settings) -> None:
