@@ -182,13 +182,7 @@ def collect_garbage(database: Database, settings: Settings) -> int:
     files, root = _files(settings)
     for place in dropped:
         _remove(files, place.path(root), place.earlier_path(root))
-    try:
-        data_folder.check(database, settings)
-    except UnavailableError as problem:
-        # Files that no row names may be another database's.
-        _log.warning("files that no trial names are kept: %s", problem)
-        return len(dropped)
-    return len(dropped) + _clear_orphans(database, files, root)
+    return len(dropped) + (_clear_orphans(database, files, root) if _are_its_files(database, settings) else 0)
 
 
 def count_garbage(database: Database, settings: Settings) -> int:
@@ -197,9 +191,21 @@ def count_garbage(database: Database, settings: Settings) -> int:
     def read(session: Session) -> int:
         return session.scalars(sa.select(sa.func.count()).select_from(_unwanted(session, settings).subquery())).one()
 
-    files, root = _files(settings)
-    orphans, _ = _orphans(database, files, root)
-    return database.read(read) + len(orphans)
+    count = database.read(read)
+    if _are_its_files(database, settings):
+        orphans, _ = _orphans(database, *_files(settings))
+        count += len(orphans)
+    return count
+
+
+def _are_its_files(database: Database, settings: Settings) -> bool:
+    """Whether the data folder is this database's: in another's, files that no row names are not to be cleared away."""
+    try:
+        data_folder.check(database, settings)
+    except UnavailableError as problem:
+        _log.warning("files that no trial names are kept: %s", problem)
+        return False
+    return True
 
 
 def _pieces(opened: Any) -> Iterator[bytes]:

@@ -85,7 +85,8 @@ def test_files_of_another_database_are_not_cleared_away(
     theirs = Path(wrong.artifacts_url, "01TRIAL", "1", "run.py")
     theirs.parent.mkdir(parents=True)
     theirs.touch()
-    artifacts.collect_garbage(services.database, wrong)
+    assert artifacts.count_garbage(services.database, wrong) == 0
+    assert artifacts.collect_garbage(services.database, wrong) == 0
     assert theirs.exists()
     assert "none of them lies in the data folder" in caplog.text
 
